@@ -1,0 +1,48 @@
+"""geobind: one embedding space for everything that can be known about a place, bound by satellite images."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public names and where they live; imported at first use, so that `import geobind` is instant.
+_PUBLIC = {
+    "GeoBind": "geobind.space",
+    "Pairs": "geobind.data.pairs",
+    "Stage": "geobind.binding.stage",
+    "Link": "geobind.binding.stage",
+    "bind": "geobind.binding.loop",
+    "Evaluation": "geobind.retrieval.evaluation",
+    "evaluate": "geobind.retrieval.evaluation",
+    "Recipe": "geobind.recipe",
+    "Tower": "geobind.towers.base",
+    "Processor": "geobind.towers.base",
+    "register": "geobind.towers.base",
+    "build_tower": "geobind.towers.base",
+    "GeoBindError": "geobind.errors",
+    "GeoBindWarning": "geobind.errors",
+    "MediaError": "geobind.errors",
+}
+__all__ = sorted(_PUBLIC)
+
+if TYPE_CHECKING:
+    from geobind.binding.loop import bind
+    from geobind.binding.stage import Link, Stage
+    from geobind.data.pairs import Pairs
+    from geobind.errors import GeoBindError, GeoBindWarning, MediaError
+    from geobind.recipe import Recipe
+    from geobind.retrieval.evaluation import Evaluation, evaluate
+    from geobind.space import GeoBind
+    from geobind.towers.base import Processor, Tower, build_tower, register
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'geobind' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""Binding: stages, their links and losses, the cache of frozen targets, the training loop."""

@@ -1,0 +1,301 @@
+"""The training loop: `bind(space, stage)`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+
+from geobind.binding import optim
+from geobind.binding.cache import Targets
+from geobind.binding.checkpoint import Checkpoints
+from geobind.binding.loader import StageBatch, StageLoader
+from geobind.binding.model import Binder, stage_loss
+from geobind.binding.prepare import cache_frozen, prepare
+from geobind.binding.processes import gather, make_accelerator
+from geobind.binding.stage import Stage
+from geobind.binding.validation import Validation
+from geobind.console import progress_bar
+from geobind.data.pairs import Pairs
+from geobind.errors import GeoBindError, MediaError
+from geobind.space import GeoBind
+
+CHECKPOINT_SECONDS = 300.0  # a killed job costs at most this
+LOG_STEPS = 10
+
+
+@dataclass
+class BindReport:
+    """What a stage did: its rows, the loss and validation recall@10 of each epoch, what was unreadable."""
+
+    stage: str
+    rows: int
+    validation_rows: int
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
+    temperatures: dict[str, float] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    """Losses of the epoch under way, one a step."""
+
+    def summary(self) -> str:
+        """For the console: one line of figures, and one of what could not be read."""
+        parts = [
+            f"{self.rows:,} rows" + (f" ({self.validation_rows:,} held out)" if self.validation_rows else "")
+        ]
+        parts.append(f"{len(self.losses)} epochs")
+        if self.best_epoch is not None:
+            best = self.recalls[self.best_epoch]
+            parts[-1] += f", the best {self.best_epoch + 1} with validation recall@10 {best:.3f}"
+        if self.losses:
+            parts.append(f"loss {self.losses[-1]:.3f}")
+        if self.temperatures:
+            parts.append(
+                "temperature " + ", ".join(f"{pair} {t:.4f}" for pair, t in self.temperatures.items())
+            )
+        lines = [f"Stage {self.stage}: {'; '.join([*parts, f'{self.seconds:,.0f} s'])}"]
+        unreadable = list(dict.fromkeys(self.unreadable))  # a row comes again every epoch
+        if unreadable:
+            named = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
+            lines.append(f"{len(unreadable)} unreadable rows were replaced by others: {named}")
+        return "\n".join(lines)
+
+
+def bind(
+    space: GeoBind,
+    stage: Stage,
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> BindReport:
+    """Train a stage's learners in place; everything else stays as it is.
+
+    >>> report = bind(space, Stage(learner=tower, target="satellite", pairs=pairs))
+
+    The space ends with the weights of the epoch that had the best validation recall (the last one
+    where nothing is held out). With `out`, that folder holds checkpoints and a TensorBoard log, and a
+    second call with the same stage resumes, to the same weights as a run that was never stopped.
+    `limit` trains on the first rows only; `strict` stops at unreadable media instead of replacing it.
+    Under `accelerate launch`, rows and negatives are shared by all processes.
+    Raises GeoBindError for a stage that cannot run (see `prepare`) and for a loss of NaN.
+    """
+    accelerator = make_accelerator(optim.precision(stage))
+    show = progress and accelerator.is_main_process
+    prepared = prepare(space, stage, limit=limit)
+    caching: dict[str, Any] = {"strict": strict, "workers": workers or 0, "progress": show}
+    targets, train = cache_frozen(space, stage, prepared.train, accelerator, **caching)
+    validation = None
+    if prepared.validation is not None:
+        held_targets, held_out = cache_frozen(space, stage, prepared.validation, accelerator, **caching)
+        validation = Validation(space, stage.links, held_out, held_targets)
+    training = _Training(
+        accelerator, space, stage, train, targets, validation, strict=strict, workers=workers
+    )
+    if out is not None:
+        training.keep_in(Path(out))
+    return training.run(show)
+
+
+class _Training:
+    """The moving parts of one stage on one process."""
+
+    def __init__(
+        self, accelerator: Accelerator, space: GeoBind, stage: Stage, pairs: Pairs, targets: dict[str, Targets],
+        validation: Validation | None, *, strict: bool, workers: int | None,
+    ) -> None:  # fmt: skip
+        self.accelerator, self.space, self.stage = accelerator, space, stage
+        self.pairs, self.targets, self.validation, self.strict = pairs, targets, validation, strict
+        processors = {modality: space.tower(modality).processor for modality in stage.modalities}
+        self.uncached = [modality for modality in stage.frozen if modality not in targets]
+        self.loader = StageLoader(
+            pairs, stage, {m: processors[m] for m in stage.moving}, {m: processors[m] for m in self.uncached},
+            workers=workers, rank=accelerator.process_index, processes=accelerator.num_processes,
+        )  # fmt: skip
+        self.steps = stage.epochs * len(self.loader)
+        for modality in self.uncached:
+            space.tower(modality).to(accelerator.device).eval()
+        self.binder = Binder(space, stage.moving, stage.links)
+        lr = optim.learning_rate(space, stage)
+        optimizer = optim.optimizer(self.binder, stage, lr)
+        self.scheduler = optim.schedule(optimizer, stage, lr, self.steps)
+        self.model, self.optimizer = accelerator.prepare(self.binder, optimizer)
+        self.report = BindReport(stage.name, len(pairs), len(validation.pairs) if validation else 0)
+        self.signature = self._signature()
+        self.best: dict[str, Tensor] | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.log: Any = None
+
+    # --- the loop --------------------------------------------------------------------------------------
+
+    def run(self, show: bool) -> BindReport:
+        report = self.report
+        resumed_at, began, saved = report.step, time.monotonic() - report.seconds, time.monotonic()
+        with progress_bar(disable=not show) as bar:
+            task = bar.add_task(f"stage {self.stage.name}", total=self.steps, completed=resumed_at, note="")
+            while report.step < self.steps:
+                epoch, start = divmod(report.step, len(self.loader))
+                self.model.train()
+                for batch in self.loader.epoch(epoch, start):
+                    loss = self.train_step(batch)
+                    report.seconds = time.monotonic() - began
+                    bar.update(task, completed=report.step, note=self._note(loss))
+                    if report.step % len(self.loader) and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        self.save()
+                        saved = time.monotonic()
+                self.end_epoch(epoch)
+                saved = time.monotonic()
+        return self.finish()
+
+    def train_step(self, batch: StageBatch) -> float:
+        """One optimiser step on one batch of every process; the loss over all of them."""
+        if self.strict and batch.unreadable:
+            raise MediaError(batch.unreadable[0])
+        accelerator, report = self.accelerator, self.report
+        report.unreadable += batch.unreadable
+        # Dropout is drawn from (seed, step, process): resuming needs no random state.
+        seeds = np.random.SeedSequence([self.stage.seed, report.step, accelerator.process_index])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+        inputs = {
+            modality: {key: value.to(accelerator.device, non_blocking=True) for key, value in values.items()}
+            for modality, values in batch.batches.items()
+        }
+        moving, scales = self.model({modality: inputs[modality] for modality in self.stage.moving})
+        embeddings = moving | self.frozen_embeddings(batch.rows, inputs)
+        everyone = {m: gather(vectors, accelerator.num_processes) for m, vectors in embeddings.items()}
+        places = accelerator.gather(batch.places.to(accelerator.device))
+        loss = stage_loss(everyone, scales, places, self.stage.links, self.stage.positives)
+        accelerator.backward(loss)
+        if self.stage.clip_norm is not None:
+            accelerator.clip_grad_norm_(self.binder.parameters(), self.stage.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if not accelerator.optimizer_step_was_skipped:  # fp16 overflow
+            self.scheduler.step()
+        self.binder.clamp()
+
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise GeoBindError(
+                f"stage {self.stage.name!r}: the loss is {value} at step {report.step + 1}, rows {batch.rows[:4].tolist()}...: "
+                f"lower lr, or look at these rows" + (f"; {self.checkpoints.folder} keeps the last good state" if self.checkpoints else "")
+            )  # fmt: skip
+        report.step += 1
+        report.step_losses.append(value)
+        return value
+
+    @torch.no_grad()
+    def frozen_embeddings(self, rows: np.ndarray, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Unit embeddings of the frozen modalities: from the cache, or from their towers."""
+        fixed = {
+            m: torch.from_numpy(target[rows]).to(self.accelerator.device)
+            for m, target in self.targets.items()
+        }
+        for modality in self.uncached:
+            with self.accelerator.autocast():
+                fixed[modality] = F.normalize(self.space.tower(modality)(**inputs[modality]).float(), dim=-1)
+        return fixed
+
+    def end_epoch(self, epoch: int) -> None:
+        """Mean loss, validation recall, the best learners, a checkpoint."""
+        report = self.report
+        report.losses.append(float(np.mean(report.step_losses)))
+        report.step_losses = []
+        if self.validation is not None:
+            report.recalls.append(self.validation.recall())
+            if report.best_epoch is None or report.recalls[-1] > report.recalls[report.best_epoch]:
+                report.best_epoch = epoch
+                self.best = {
+                    key: value.detach().cpu().clone() for key, value in self.binder.state_dict().items()
+                }
+                if self.checkpoints and self.accelerator.is_main_process:
+                    self.checkpoints.save_best(self.best)
+            if self.log:
+                self.log.add_scalar("validation_recall@10", report.recalls[-1], report.step)
+        self.save()
+
+    def finish(self) -> BindReport:
+        """Put the best learners into the space and note what was bound to what."""
+        if self.best is not None:
+            self.binder.load_state_dict(self.best)
+        temperatures = self.binder.temperatures()
+        self.report.temperatures = {"-".join(pair): value for pair, value in temperatures.items()}
+        for modality in self.stage.moving:
+            self.space.tower(modality).eval()
+        self.space.record_binding(self.stage.moving, temperatures)
+        if self.log:
+            self.log.close()
+        self.accelerator.wait_for_everyone()
+        return self.report
+
+    # --- files -----------------------------------------------------------------------------------------
+
+    def keep_in(self, folder: Path) -> None:
+        """Write checkpoints and the log into a folder, and go on from what is there."""
+        self.checkpoints = Checkpoints(folder)
+        state = self.checkpoints.load_last()
+        if state is not None:
+            if state["signature"] != self.signature:
+                raise GeoBindError(
+                    f"{folder} holds a checkpoint of another stage or of other pairs: choose another folder, or delete it"
+                )
+            self.binder.load_state_dict(state["binder"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.report = BindReport(**state["report"])
+            self.best = self.checkpoints.load_best() if self.report.best_epoch is not None else None
+        if self.accelerator.is_main_process:
+            from tensorboardX import SummaryWriter
+
+            self.log = SummaryWriter(str(folder / "log"), purge_step=self.report.step)
+
+    def save(self) -> None:
+        if self.checkpoints is None or not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        self.checkpoints.save_last(
+            {
+                "signature": self.signature,
+                "binder": self.binder.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "report": asdict(self.report),
+            }
+        )
+
+    def _signature(self) -> str:
+        """Digest of what a checkpoint must agree on to be resumed."""
+        content = self.stage.model_dump(mode="json", exclude={"pairs", "learners"})
+        content["learners"] = self.stage.moving
+        content["frozen"] = {modality: self.space.fingerprint(modality) for modality in self.stage.frozen}
+        content["rows"] = [len(self.pairs), self.pairs.places.sum().item()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _note(self, loss: float) -> str:
+        report = self.report
+        rate = report.step * self.stage.batch_size / max(report.seconds, 1e-9)
+        temperature = min(self.binder.temperatures().values())
+        if self.log and report.step % LOG_STEPS == 0:
+            self.log.add_scalar("loss", loss, report.step)
+            self.log.add_scalar("temperature", temperature, report.step)
+            self.log.add_scalar("learning_rate", self.scheduler.get_last_lr()[0], report.step)
+            self.log.add_scalar("rows_per_second", rate, report.step)
+        return f"loss {loss:.3f}  temperature {temperature:.3f}  {rate:,.0f} rows/s"

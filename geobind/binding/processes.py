@@ -1,0 +1,35 @@
+"""One process or several (`accelerate launch`, `torchrun`), on the CPU or on GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator, PartialState
+from torch import Tensor
+
+# Without this, several processes on a machine without a GPU would not notice each other.
+_ON_CPU = not torch.accelerator.is_available()
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """The accelerator of a stage, at its mixed precision ("no", "bf16", "fp16")."""
+    return Accelerator(mixed_precision=precision, cpu=_ON_CPU)
+
+
+@contextmanager
+def main_process_first() -> Iterator[bool]:
+    """The main process goes through the block, then the others; the value says which one this is."""
+    state = PartialState(cpu=_ON_CPU)
+    with state.main_process_first():
+        yield state.is_main_process
+
+
+def gather(tensor: Tensor, processes: int) -> Tensor:
+    """Rows of all processes, with gradient to each one's own: negatives come from the global batch."""
+    if processes == 1:
+        return tensor
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(tensor))

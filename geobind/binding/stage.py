@@ -1,0 +1,151 @@
+"""A stage: which towers learn, to which others they are pulled, on which pairs and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from geobind.binding.losses import Positives
+from geobind.data.pairs import Pairs
+from geobind.errors import GeoBindError
+from geobind.towers.base import Tower
+
+LossName = Literal["infonce", "symmetric"]
+
+
+class Link(BaseModel):
+    """Two modalities that a stage pulls together, and the loss that does it.
+
+    >>> Link("satellite", "image", loss="infonce")    # satellite queries, image keys: eq. 1 of the paper
+
+    `temperature` is the initial one, learned unless `learn_temperature` is false; the logit scale
+    1 / temperature stays within 1..100.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str
+    gallery: str
+    loss: LossName = "symmetric"
+    temperature: float = Field(0.07, ge=0.01, le=1)
+    learn_temperature: bool = True
+    weight: float = Field(1.0, gt=0)
+
+    def __init__(self, query: str, gallery: str, **options: Any) -> None:
+        super().__init__(query=query, gallery=gallery, **options)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.query, self.gallery
+
+
+class Stage(BaseModel):
+    """One step of the framework: learners move, everything else is frozen.
+
+    >>> Stage(learner=MyTower(), target="satellite", pairs=Pairs.from_table("pairs.parquet"))
+    >>> Stage(learners=["satellite", "audio", "text"], pairs=pairs, links=[
+    ...     Link("satellite", "audio"), Link("satellite", "text"), Link("audio", "text")])
+
+    The short form has one learner, one frozen target and one link of `loss`. A learner is a modality of
+    the space or a tower that the stage adds to it. Training options have the paper's values (section
+    3.1) where it gives them; `lr` is 5e-5 for pretrained learners and 1e-3 for those from scratch unless set.
+    `positives` says what other rows of a row's place are; `validation` is the share of the training
+    places held out to choose the best epoch, unless the pairs have a split "val".
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = ""
+    pairs: Any
+    learners: list[Any] = []
+    links: list[Link] = []
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(256, ge=2)
+    lr: float | None = Field(None, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.2, ge=0)
+    schedule: Literal["one_cycle", "cosine_restarts", "constant"] = "one_cycle"
+    restart_steps: Annotated[int, Field(ge=1)] | None = None
+    clip_norm: float | None = Field(1.0, gt=0)
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+
+    positives: Positives = "joint"
+    one_row_per_place: bool = False
+    cache_targets: bool = True
+    split: str | None = "train"
+    validation: float = Field(0.1, ge=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_short_form(cls, data: Any) -> Any:
+        """`learner`, `target` and `loss` become `learners` and one link."""
+        data = dict(data)
+        short = {
+            key: data.pop(key)
+            for key in ("learner", "target", "loss", "temperature", "learn_temperature")
+            if key in data
+        }
+        if not short:
+            return data
+        if "learner" not in short or "target" not in short:
+            raise ValueError(
+                "the short form needs both `learner` and `target` (or write `learners` and `links`)"
+            )
+        if "learners" in data or "links" in data:
+            raise ValueError("write either `learner` and `target`, or `learners` and `links`, not both")
+        learner, target = short.pop("learner"), short.pop("target")
+        data["learners"] = [learner]
+        data["links"] = [{"query": _modality(learner), "gallery": target, **short}]
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        moving = set(self.moving)
+        if not moving:
+            raise ValueError("a stage needs a learner")
+        if not self.links:
+            raise ValueError("a stage needs a link: which modalities are pulled together?")
+        for link in self.links:
+            if link.query == link.gallery:
+                raise ValueError(f"a link joins two modalities, this one joins {link.query!r} to itself")
+            if not moving & set(link.pair):
+                raise ValueError(
+                    f"the link {link.query} - {link.gallery} has no learner, so nothing would move"
+                )
+        unlinked = moving - {modality for link in self.links for modality in link.pair}
+        if unlinked:
+            raise ValueError(f"the learner {sorted(unlinked)[0]!r} is in no link, so nothing would move it")
+        if self.schedule == "cosine_restarts" and self.restart_steps is None:
+            raise ValueError("cosine_restarts needs restart_steps (the paper's code: 3000)")
+        if not self.name:
+            self.name = "+".join(self.moving)
+        return self
+
+    @property
+    def moving(self) -> list[str]:
+        """Modalities of the learners."""
+        return [_modality(learner) for learner in self.learners]
+
+    @property
+    def frozen(self) -> list[str]:
+        """Modalities that the links name and that do not move."""
+        linked = {modality for link in self.links for modality in link.pair}
+        return sorted(linked - set(self.moving))
+
+    @property
+    def modalities(self) -> list[str]:
+        return [*self.moving, *self.frozen]
+
+    def require_pairs(self) -> Pairs:
+        """The stage's rows. Raises GeoBindError where a recipe's name was never resolved."""
+        if not isinstance(self.pairs, Pairs):
+            raise GeoBindError(f"stage {self.name!r}: pairs is {self.pairs!r}; give a Pairs")
+        return self.pairs
+
+
+def _modality(learner: Any) -> str:
+    return learner.modality if isinstance(learner, Tower) else str(learner)

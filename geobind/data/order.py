@@ -1,0 +1,83 @@
+"""The order of training: a function of (seed, epoch), cut into steps and sliced by rank.
+
+Nothing is carried from step to step, so a run that resumes at step k, or with another number of
+processes, sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geobind.errors import GeoBindError
+
+# Last word of each seed: keeps the streams apart where (seed, epoch, row) are equal.
+_SHUFFLE, _WITHIN_PLACE, _AUGMENT, _REPLACE = range(4)
+
+
+def epoch_batches(
+    places: NDArray[np.int64],
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    one_row_per_place: bool = False,
+    rank: int = 0,
+    processes: int = 1,
+) -> NDArray[np.int64]:
+    """Row indices of an epoch's batches as this rank sees them: (steps, batch_size / processes).
+
+    All rows are shuffled and cut into batches. The rest that does not fill one is left out (other rows
+    each epoch), as a contrastive loss depends on the batch's size; fewer rows than one batch make one
+    smaller batch. The columns of ranks 0, 1, ... side by side are the batches of a single process.
+
+    With `one_row_per_place` an epoch visits each place once, so no batch holds a place twice. A place of
+    k rows shows another of them each epoch, and all of them in k epochs.
+
+    >>> epoch_batches(np.array([0, 0, 1, 2]), batch_size=2, seed=0, epoch=0).shape   # (2, 2)
+
+    Raises GeoBindError where a batch would hold no negatives or cannot be shared among the processes.
+    """
+    places = np.asarray(places, dtype=np.int64)
+    if batch_size < 2:
+        raise GeoBindError(f"batch_size {batch_size}: contrastive batches need at least 2 rows")
+    if batch_size % processes:
+        raise GeoBindError(
+            f"batch_size {batch_size} is not a multiple of {processes} processes: it counts the rows of all of them"
+        )
+    if len(places) < 2 or (places == places[0]).all():
+        raise GeoBindError(
+            f"{len(places)} row(s) of one place hold no negatives: training needs at least two places"
+        )
+    rows = _one_row_per_place(places, seed, epoch) if one_row_per_place else np.arange(len(places))
+    rows = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(rows)
+    size = min(batch_size, len(rows) // processes * processes)
+    if size < 2:
+        raise GeoBindError(f"{len(rows)} rows to train on cannot be shared among {processes} processes")
+    steps = len(rows) // size
+    share = size // processes
+    return rows[: steps * size].reshape(steps, size)[:, rank * share : (rank + 1) * share]
+
+
+def _one_row_per_place(places: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """A row of each place: the places' rows in a random order of their own, the epoch-th of each."""
+    shuffle = np.random.default_rng([seed, _WITHIN_PLACE]).permutation(len(places))
+    by_place = shuffle[np.argsort(places[shuffle], kind="stable")]
+    _, first, count = np.unique(places[by_place], return_index=True, return_counts=True)
+    return by_place[first + epoch % count]
+
+
+def row_generator(seed: int, epoch: int, row: int) -> np.random.Generator:
+    """The randomness of one row in one epoch (augmentation, windows): the same in any worker."""
+    return np.random.default_rng([seed, epoch, row, _AUGMENT])
+
+
+def replacement(seed: int, epoch: int, row: int, n: int, attempt: int = 0) -> int:
+    """Another of `n` rows to stand in for an unreadable one: the same on every rank.
+
+    Raises GeoBindError where there is no other row.
+    """
+    if n < 2:
+        raise GeoBindError("the only row cannot be read: nothing can stand in for it")
+    other = int(np.random.default_rng([seed, epoch, row, attempt, _REPLACE]).integers(n - 1))
+    return other + (other >= row)

@@ -1,0 +1,352 @@
+"""Images: any file, bytes, picture or array to RGB, and the transform that image towers apply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from geobind.errors import GeoBindError, MediaError, shorten
+from geobind.media.files import describe, opened, unreadable
+
+Region = tuple[int, int, int, int]
+"""(top, left, height, width) in pixels of the upright picture."""
+
+ImageValue = str | Path | bytes | Image.Image | np.ndarray
+
+# What libjpeg warns of and every viewer shows all the same; any other warning means lost pixels.
+_HARMLESS = ("extraneous bytes", "Invalid SOS parameters")
+
+
+def load_image(value: ImageValue, *, region: Region | None = None, target: int | None = None) -> np.ndarray:
+    """Read a picture as (H, W, 3) uint8 RGB, upright.
+
+    EXIF rotation is applied and transparency dropped, as the processors of pretrained models do.
+    16-bit grey is divided by 257 (its full range to 0..255); values with another meaning are bands.
+
+    >>> load_image("tile.jpg", target=224).shape   # 800x800 on disk, decoded at 3/8
+    (300, 300, 3)
+
+    value: a path, the bytes of a file, a PIL image, or an (H, W, 3) or (H, W) uint8 array.
+    region: (top, left, height, width) of the upright picture; only that part is returned.
+    target: the shorter side, in pixels, that the result will be resized to. A JPEG is then decoded at
+    a reduced scale where the result keeps at least that many; nothing is ever enlarged.
+    Raises MediaError for a value that cannot be read in full (missing, empty, corrupt, truncated).
+    """
+    with _opened_picture(value) as picture:
+        pixels, extent = picture.part(region, target)
+    # `extent` is at least `target`, an integer: rounding cannot go below it.
+    height, width = (max(1, round(side)) for side in extent)
+    upright = _upright(torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1), picture.orientation)
+    return np.ascontiguousarray(upright.permute(1, 2, 0).numpy())
+
+
+def image_size(value: ImageValue) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the file's header. Raises MediaError."""
+    with _opened_picture(value) as picture:
+        return picture.size
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What a transform draws when it is given a generator: a crop, and which way up it lies.
+
+    The crop covers a share of the area within `scale` at an aspect ratio within `ratio` (Szegedy et al.
+    2015, "Inception crop"). `flip` mirrors left and right. `overhead` adds quarter turns, because a
+    satellite image has no up: with `flip`, all eight orientations of a square are equally likely,
+    vertical flips among them.
+
+    >>> Augment(scale=(0.5, 1.0), overhead=True)
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    overhead: bool = False
+
+    def __post_init__(self) -> None:
+        for name, most in (("scale", 1.0), ("ratio", math.inf)):
+            low_high = tuple(getattr(self, name))
+            if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1] <= most:
+                raise GeoBindError(
+                    f"augment, {name} = {shorten(low_high)}: give (low, high) with 0 < low <= high <= {most}"
+                )
+            object.__setattr__(self, name, low_high)
+
+    def region(self, height: int, width: int, rng: np.random.Generator) -> Region:
+        """A random crop of a picture of this size, as (top, left, height, width)."""
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.scale)
+            aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < h <= height and 0 < w <= width:
+                return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+        # A long strip holds few such crops: the largest centred one whose ratio is allowed.
+        h = min(height, max(1, round(width / self.ratio[0])))
+        w = min(width, max(1, round(height * self.ratio[1])))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def orient(self, square: Tensor, rng: np.random.Generator) -> Tensor:
+        """Flip and turn a (..., size, size) tensor at random."""
+        if self.flip and rng.random() < 0.5:
+            square = square.flip(-1)
+        if self.overhead:
+            square = square.rot90(int(rng.integers(4)), (-2, -1))
+        return square
+
+
+def as_augment(value: Augment | dict[str, Any] | None) -> Augment | None:
+    """An `Augment`, or what `settings()` wrote of one. Raises GeoBindError for an unknown key."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return Augment(**value)
+    except TypeError:
+        raise GeoBindError(
+            f"augment = {shorten(value)}: its keys are {', '.join(Augment.__dataclass_fields__)}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Any image value to the (3, size, size) float32 tensor that an image tower takes.
+
+    The fixed transform is antialiased bicubic. fit "squash" resizes both sides to `size` (Sat2Cap);
+    "crop" resizes the short side and cuts the centre square (CLIP, equal to its processor to within
+    one grey level). With a generator and `augment`, a random crop is chosen first and the JPEG decoded
+    at the scale which that crop needs, so that a small crop is as sharp as the file allows.
+
+    >>> transform = ImageTransform(224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), augment=Augment())
+    >>> transform("tile.jpg").shape                             # the same every time
+    torch.Size([3, 224, 224])
+    >>> augmented = transform("tile.jpg", np.random.default_rng(0))   # drawn from the generator alone
+
+    mean, std: of each channel, of values in 0..1. Raises MediaError for a value that cannot be read.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: Literal["squash", "crop"] = "squash"
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        object.__setattr__(self, "augment", as_augment(self.augment))
+        if self.size < 1:
+            raise GeoBindError(f"image transform, size = {self.size}: give a number of pixels of at least 1")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise GeoBindError(
+                f"image transform, mean = {self.mean}, std = {self.std}: give three numbers each, std above 0"
+            )
+        if self.fit not in ("squash", "crop"):
+            raise GeoBindError(f"image transform, fit = {self.fit!r}: give 'squash' or 'crop'")
+
+    def __call__(self, value: ImageValue, rng: np.random.Generator | None = None) -> Tensor:
+        """(3, size, size) float32, normalised."""
+        augment = self.augment if rng is not None else None
+        with _opened_picture(value) as picture:
+            region = None
+            shape = self.size, self.size
+            if augment is not None and rng is not None:
+                region = augment.region(*picture.size, rng)
+            elif self.fit == "crop":
+                shape = short_side(*picture.size, self.size)
+            pixels, extent = picture.part(region, self.size)
+        stored_shape = shape[::-1] if picture.orientation >= 5 else shape
+        image = resize(torch.from_numpy(pixels).permute(2, 0, 1), stored_shape, "bicubic", extent)
+        image = centre(_upright(image, picture.orientation), self.size)
+        image = (image / 255 - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+        if augment is not None and rng is not None:
+            image = augment.orient(image, rng)
+        return image.contiguous()
+
+    def settings(self) -> dict[str, Any]:
+        """All fields as JSON values: `ImageTransform(**settings)` is equal to this one."""
+        return asdict(self)
+
+
+def resize(
+    image: Tensor, shape: tuple[int, int], mode: str, extent: tuple[float, float] | None = None
+) -> Tensor:
+    """(C, H, W), uint8 or float32, to (C, *shape), antialiased as in Pillow.
+
+    `extent` is the (height, width) to resize, from the first row and column, where it ends within the
+    last ones.
+    """
+    if extent in (None, tuple(image.shape[1:])):
+        if tuple(image.shape[1:]) == shape:
+            return image
+        scale = None
+    else:
+        assert extent is not None
+        # interpolate rounds the product down to the size: a hair over keeps it from falling below.
+        scale = ((shape[0] + 1e-4) / extent[0], (shape[1] + 1e-4) / extent[1])
+    # torch has a fast path for uint8 that rounds as Pillow does: four times the speed of float32.
+    size = shape if scale is None else None
+    return interpolate(image[None], size=size, scale_factor=scale, mode=mode, antialias=True)[0]
+
+
+def short_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) with the shorter one resized to `size`, as CLIP's processor rounds it."""
+    short = min(height, width)
+    return size * height // short, size * width // short
+
+
+def centre(image: Tensor, size: int) -> Tensor:
+    """(C, H, W) to its centre (C, size, size)."""
+    top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2
+    return image[:, top : top + size, left : left + size]
+
+
+# --- files and arrays as pictures --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture whose header has been read and whose pixels have not."""
+
+    value: ImageValue
+    stored: Image.Image | np.ndarray
+    jpeg: bytes | None
+    """The whole file, where simplejpeg can decode it."""
+    orientation: int
+    """EXIF: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 lying on a side."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._stored_size
+        return (width, height) if self.orientation >= 5 else (height, width)
+
+    @property
+    def _stored_size(self) -> tuple[int, int]:
+        if isinstance(self.stored, np.ndarray):
+            return self.stored.shape[0], self.stored.shape[1]
+        return self.stored.height, self.stored.width
+
+    def part(self, region: Region | None, target: int | None) -> tuple[np.ndarray, tuple[float, float]]:
+        """The region as stored, not upright: (H, W, 3) uint8, and its height and width in these pixels.
+
+        A reduced JPEG need not end with a pixel: 601 rows at 1/8 are 75.125, in 76 of which the last is
+        mostly padding. Taken for 601 it would shift what it shows by a pixel at that end.
+        """
+        height, width = self.size
+        top, left, tall, wide = region or (0, 0, height, width)
+        if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
+            raise MediaError(
+                f"image {describe(self.value)} has {height}x{width} pixels (height x width), "
+                f"region (top, left, height, width) = {region} is not inside: give one that is"
+            )
+        if self.orientation in (3, 4, 7, 8):
+            top = height - top - tall
+        if self.orientation in (2, 3, 6, 7):
+            left = width - left - wide
+        if self.orientation >= 5:
+            top, left, tall, wide = left, top, wide, tall
+        try:
+            stored, scale = self._decode(1.0 if target is None else target / min(tall, wide))
+        except MediaError:
+            raise
+        except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+            raise unreadable("image", self.value, error) from None
+        extent = tall * scale, wide * scale
+        rows, columns = math.ceil(extent[0]), math.ceil(extent[1])
+        top = min(round(top * scale), stored.shape[0] - rows)
+        left = min(round(left * scale), stored.shape[1] - columns)
+        pixels = stored[top : top + rows, left : left + columns]
+        # A caller's array may be read-only or have negative strides, which torch does not take.
+        return np.array(pixels, order="C") if isinstance(self.stored, np.ndarray) else pixels, extent
+
+    def _decode(self, least: float) -> tuple[np.ndarray, float]:
+        """The stored pixels as (H, W, 3) uint8, and their scale: at least `least`, at most 1."""
+        if isinstance(self.stored, np.ndarray):
+            rgb = self.stored if self.stored.ndim == 3 else np.repeat(self.stored[..., None], 3, axis=2)
+            return rgb, 1.0
+        if self.jpeg is not None:
+            # libjpeg decodes at k/8. Between 4 and 8 that takes longer than decoding all.
+            eighths = math.ceil(8 * least) if least <= 0.5 else 8
+            height, width = (math.ceil(side * eighths / 8) for side in self._stored_size)
+            try:
+                # strict: libjpeg fills what a truncated file lacks with grey, and only warns.
+                pixels = simplejpeg.decode_jpeg(self.jpeg, min_height=height, min_width=width, strict=True)
+                return pixels, eighths / 8
+            except ValueError as error:
+                if not any(text in str(error) for text in _HARMLESS):
+                    raise
+        return _rgb(self.stored, self.value), 1.0
+
+
+@contextmanager
+def _opened_picture(value: ImageValue) -> Iterator[_Picture]:
+    if isinstance(value, np.ndarray):
+        rgb_or_grey = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)
+        if value.dtype != np.uint8 or not rgb_or_grey or value.size == 0:
+            raise MediaError(
+                f"image array of shape {value.shape}, {value.dtype}: give (height, width, 3) or (height, width) "
+                f"uint8, or use a tower that reads bands"
+            )
+        yield _Picture(value, value, None, 1)
+    elif isinstance(value, Image.Image):
+        yield _Picture(value, value, None, _orientation(value))
+    elif isinstance(value, str | Path | bytes):
+        with opened(value, "image") as file:
+            try:
+                image = Image.open(file)
+                orientation = _orientation(image)
+            except Image.UnidentifiedImageError:
+                raise unreadable("image", value, "no known image format") from None
+            except Exception as error:  # see part()
+                raise unreadable("image", value, error) from None
+            jpeg = None
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                file.seek(0)
+                jpeg = file.read()
+            yield _Picture(value, image, jpeg, orientation)
+    else:
+        raise MediaError(
+            f"image {shorten(value)}: give a path, the bytes of a file, a PIL image or a uint8 array "
+            f"of shape (height, width, 3) or (height, width)"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # Pillow turns TIFF itself
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, KeyError):  # broken EXIF is no reason to refuse a picture
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(stored: Tensor, orientation: int) -> Tensor:
+    """(3, H, W) as the camera stored it to how it is displayed (EXIF 2.32, tag 0x0112)."""
+    if orientation >= 5:
+        stored = stored.transpose(1, 2)
+    mirrored = [1] * (orientation in (3, 4, 7, 8)) + [2] * (orientation in (2, 3, 6, 7))
+    return stored.flip(mirrored) if mirrored else stored
+
+
+def _rgb(image: Image.Image, value: ImageValue) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise MediaError(
+            f"image {describe(value)} has 32-bit values, whose range is unknown: "
+            f"save it as 8 bit, or use a tower that reads bands"
+        )
+    if image.mode == "P":
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent palettes
+    return np.array(image.convert("RGB"))

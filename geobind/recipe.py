@@ -1,0 +1,278 @@
+"""The recipe: a YAML file of towers, pairs, stages and evaluations, as validated types."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from geobind.binding.loop import BindReport, bind
+from geobind.binding.plan import StagePlan, plan_stage
+from geobind.binding.processes import main_process_first
+from geobind.binding.stage import Link, Stage
+from geobind.data.pairs import Pairs
+from geobind.errors import GeoBindError, did_you_mean, shorten
+from geobind.retrieval.evaluation import Evaluation, Protocol
+from geobind.space import GeoBind
+from geobind.storage import write_text
+from geobind.towers.base import Tower, build_tower
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TowerSpec(BaseModel):
+    """`tower` names the kind; the other keys are that kind's options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tower: str
+    head: str | dict[str, Any] = "auto"
+
+
+class PairsSpec(_Strict):
+    """A table or a folder of pairs; the keys are the arguments of `Pairs.from_table` and `from_folder`."""
+
+    table: str | None = None
+    folder: str | None = None
+    root: str | None = None
+    columns: dict[str, str | list[str]] | None = None
+    features: dict[str, str] | None = None
+    split: str | None = None
+    place: str | None = None
+    group: str | None = None
+    verbatim: list[str] = ["text"]
+
+    def open(self, name: str) -> Pairs:
+        if (self.table is None) == (self.folder is None):
+            raise GeoBindError(f"pairs.{name}: give either `table` or `folder`")
+        options = self.model_dump(exclude_none=True, exclude={"table", "folder"}, exclude_unset=True)
+        if self.folder is not None:
+            if set(options) - {"split"}:
+                raise GeoBindError(
+                    f"pairs.{name}: {min(set(options) - {'split'})!r} belongs to a table, not to a folder"
+                )
+            return Pairs.from_folder(self.folder, name=name, **options)
+        return Pairs.from_table(self.table, name=name, **options)
+
+
+class EvaluationSpec(_Strict):
+    """Two modalities and the pairs (one name, or one for each modality) on which to compare them."""
+
+    between: tuple[str, str]
+    pairs: str | tuple[str, str]
+    split: str | None = "test"
+    protocol: Protocol = "partner"
+
+
+class Recipe(_Strict):
+    """What `geobind bind` runs and what a space remembers of how it was made.
+
+    >>> recipe = Recipe.load("recipes/sample.yaml")
+    >>> space = recipe.run("runs/sample")
+
+    Relative paths are relative to the working directory. A recipe of pairs and evaluations alone
+    judges a space on other data (`geobind evaluate DIR --recipe`).
+    """
+
+    dim: int = Field(512, gt=0)
+    seed: int = Field(0, ge=0)
+    towers: dict[str, TowerSpec] = {}
+    pairs: dict[str, PairsSpec] = {}
+    stages: list[Stage] = []
+    evaluations: list[EvaluationSpec] = []
+    baseline: str | None = None
+
+    _opened: dict[str, Pairs] = PrivateAttr(default_factory=dict)
+
+    @field_validator("stages", mode="after")
+    @classmethod
+    def _distinct_names(cls, stages: list[Stage]) -> list[Stage]:
+        names = [stage.name for stage in stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two stages are called {name!r}: give them a `name`")
+        return stages
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read and check a YAML file. Raises GeoBindError naming the key and the remedy."""
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise GeoBindError(f"recipe {path} cannot be read ({error.strerror}): check the path") from None
+        except yaml.YAMLError as error:
+            raise GeoBindError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(content, dict):
+            raise GeoBindError(
+                f"recipe {path} holds {shorten(content)}; expected keys such as towers, pairs, stages"
+            )
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], name: str = "recipe") -> Recipe:
+        """Check a mapping, such as the recipe saved with a space."""
+        try:
+            recipe = cls.model_validate(dict(content))
+        except ValidationError as error:
+            raise GeoBindError(f"{name}: {_explain(error)}") from None
+        for stage in recipe.stages:
+            for modality in stage.modalities:
+                if modality not in recipe.towers:
+                    raise GeoBindError(
+                        f"{name}: stage {stage.name!r} names the modality {modality!r}, which has no tower{did_you_mean(modality, recipe.towers)}"
+                    )
+            recipe._require_pairs(f"{name}: stage {stage.name!r}", stage.pairs)
+        for evaluation in recipe.evaluations:
+            for pairs in [evaluation.pairs] if isinstance(evaluation.pairs, str) else evaluation.pairs:
+                recipe._require_pairs(f"{name}: evaluation {' - '.join(evaluation.between)}", pairs)
+        return recipe
+
+    def _require_pairs(self, where: str, name: Any) -> None:
+        if name not in self.pairs:
+            raise GeoBindError(
+                f"{where} names the pairs {name!r}, which the recipe does not define{did_you_mean(str(name), self.pairs)}"
+            )
+
+    # --- building --------------------------------------------------------------------------------------
+
+    def tower(self, modality: str) -> Tower:
+        """A new tower; its random weights depend on the recipe's seed and the modality alone."""
+        if modality not in self.towers:
+            raise GeoBindError(
+                f"the recipe has no tower for {modality!r}{did_you_mean(modality, self.towers)}"
+            )
+        spec = self.towers[modality]
+        seeds = np.random.SeedSequence([self.seed, zlib.crc32(modality.encode())])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        options = dict(spec.model_extra or {})
+        return build_tower(spec.tower, modality=modality, dim=self.dim, head=spec.head, **options)
+
+    def open_pairs(self, name: str) -> Pairs:
+        if name not in self._opened:
+            self._opened[name] = self.pairs[name].open(name)
+        return self._opened[name]
+
+    def open_evaluations(self) -> list[Evaluation]:
+        """The evaluations with their pairs opened."""
+        opened = []
+        for spec in self.evaluations:
+            one, two = (spec.pairs, spec.pairs) if isinstance(spec.pairs, str) else spec.pairs
+            pairs = (self.open_pairs(one), self.open_pairs(two))
+            opened.append(
+                Evaluation(between=spec.between, pairs=pairs, split=spec.split, protocol=spec.protocol)
+            )
+        return opened
+
+    # --- running ---------------------------------------------------------------------------------------
+
+    def run(
+        self, out: str | Path, *, limit: int | None = None, strict: bool = False, workers: int | None = None,
+        progress: bool = True, report: Callable[[BindReport], None] = lambda result: None,
+    ) -> GeoBind:  # fmt: skip
+        """Train every stage in order into the folder `out`; finished stages of the same recipe are kept.
+
+        `report` is called with a BindReport after each stage. Raises GeoBindError where the folder
+        holds a space of another recipe.
+        """
+        out = Path(out)
+        content = self.model_dump(mode="json", exclude_unset=True) | {"dim": self.dim, "seed": self.seed}
+        space = self._start(out, content, limit)
+        for number, stage in enumerate(self.stages, 1):
+            folder = out / "stages" / f"{number}-{stage.name}"
+            done = folder / "report.json"
+            if done.exists():
+                continue
+            stage = self._open_stage(stage, space)
+            result = bind(
+                space, stage, out=folder, limit=limit, strict=strict, workers=workers, progress=progress
+            )
+            with main_process_first() as main:
+                if main:
+                    space.save_pretrained(out)
+                    write_text(done, json.dumps(asdict(result), indent=2) + "\n")
+                    report(result)
+        missing = [modality for modality in self.towers if modality not in space.modalities]
+        for modality in missing:
+            space.add(self.tower(modality))
+        with main_process_first() as main:
+            if main and (missing or not self.stages):
+                space.save_pretrained(out)
+        return space
+
+    def plan(self, *, limit: int | None = None) -> list[StagePlan]:
+        """What `run` would do, stage by stage: towers are built; nothing is trained, embedded or written."""
+        space = GeoBind(self.dim)
+        plans, moved = [], set[str]()
+        for stage in self.stages:
+            plans.append(plan_stage(space, self._open_stage(stage, space), limit=limit, moved=moved))
+            space.record_binding(stage.moving, {link.pair: link.temperature for link in stage.links})
+            moved.update(stage.moving)
+        return plans
+
+    def _open_stage(self, stage: Stage, space: GeoBind) -> Stage:
+        """A stage with its pairs, and with the towers that it is the first to need in the space."""
+        for modality in stage.modalities:
+            if modality not in space.modalities:
+                space.add(self.tower(modality))
+        return stage.model_copy(
+            update={"pairs": self.open_pairs(stage.pairs), "seed": stage.seed + self.seed}
+        )
+
+    def _start(self, out: Path, content: dict[str, Any], limit: int | None) -> GeoBind:
+        """The space of an earlier run of this recipe in `out`, or a new one."""
+        written = out / "recipe.json"
+        text = json.dumps(content | ({"limit": limit} if limit else {}), indent=2) + "\n"
+        with main_process_first() as main:
+            if written.exists():
+                if written.read_text(encoding="utf-8") != text:
+                    raise GeoBindError(
+                        f"{out} holds a run of another recipe: choose another --out, or delete that folder to start over"
+                    )
+            elif main:
+                try:
+                    out.mkdir(parents=True, exist_ok=True)
+                    write_text(written, text)
+                except OSError as error:
+                    raise GeoBindError(
+                        f"cannot write into {out} ({error.strerror}): choose another folder"
+                    ) from None
+        space = GeoBind.from_pretrained(out) if (out / "space.json").exists() else GeoBind(self.dim)
+        space.recipe = content
+        return space
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's errors in one line that names the key."""
+    first = error.errors()[0]
+    *path, last = [str(part) for part in first["loc"]] or [""]
+    where = ".".join([*path, last])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{did_you_mean(last, _known_keys(path))}"
+    if first["type"] == "missing":
+        return f"the key {where!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {shorten(first['input'])}" if where else message
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """Keys that a recipe takes at a place, for the nearest to a misspelt one."""
+    models: dict[str, type[BaseModel]] = {"pairs": PairsSpec, "stages": Stage, "evaluations": EvaluationSpec}
+    if not path:
+        return list(Recipe.model_fields)
+    if path[0] == "stages":
+        return (
+            [*Link.model_fields]
+            if "links" in path
+            else [*Stage.model_fields, "learner", "target", "loss", "temperature"]
+        )
+    return list(models[path[0]].model_fields)

@@ -1,0 +1,1 @@
+"""Ranks, metrics and intervals of retrieval between two modalities."""

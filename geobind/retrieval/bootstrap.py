@@ -1,0 +1,63 @@
+"""Intervals of retrieval metrics: how much they would vary with other queries of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geobind.retrieval.metrics import group_values, partner_values
+
+# Resampled queries held at once: 8 MB of positions.
+_BLOCK = 2**20
+
+
+def bootstrap(
+    values: Mapping[str, NDArray[np.float64]],
+    *,
+    medians: Collection[str] = (),
+    draws: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of metrics that are means (or `medians`, by name) of values by query.
+
+    Queries are drawn with replacement `draws` times, the same draws for all metrics, and the interval
+    spans the middle `confidence` of what the metric becomes (Efron and Tibshirani 1993, chapter 13).
+
+    >>> low, high = bootstrap({"recall@1": np.repeat([0.0, 1.0], 50)})["recall@1"]
+    >>> 0.39 <= low <= 0.42, 0.58 <= high <= 0.61
+    (True, True)
+
+    `values` holds one (queries,) array a metric, all of one length. The same seed gives the same intervals.
+    """
+    names = list(values)
+    table = np.stack([np.asarray(values[name], dtype=np.float64) for name in names], axis=1)
+    size = len(table)
+    rng = np.random.default_rng(seed)
+    results = np.empty((draws, len(names)))
+    step = max(1, _BLOCK // size)
+    for start in range(0, draws, step):
+        stop = min(start + step, draws)
+        drawn = rng.integers(size, size=(stop - start, size))
+        # How often each query was drawn turns every mean into one matrix product.
+        rows = np.arange(stop - start)[:, None] * size
+        times = np.bincount((drawn + rows).ravel(), minlength=rows.size * size).reshape(drawn.shape)
+        results[start:stop] = times @ table / size
+        for column, name in enumerate(names):
+            if name in medians:
+                results[start:stop, column] = np.median(table[drawn, column], axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(results, [tail, 1 - tail], axis=0)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+def partner_intervals(ranks: ArrayLike, *, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % interval (low, high) of every metric of `partner_metrics(ranks)`."""
+    return bootstrap(partner_values(ranks), medians=("median_rank",), seed=seed)
+
+
+def group_intervals(ap: ArrayLike, p10: ArrayLike, *, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % interval (low, high) of every metric of `group_metrics(ap, p10)`."""
+    return bootstrap(group_values(ap, p10), seed=seed)

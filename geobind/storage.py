@@ -1,0 +1,69 @@
+"""Files and folders that are whole or not there, whenever a process is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from geobind.errors import GeoBindError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either the old content or the new."""
+    temporary = path.with_name(path.name + ".tmp")
+    with writing(path):
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise GeoBindError where a file or folder cannot be written: permission, a full disk, a folder in its place."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise GeoBindError(
+            f"cannot write {path} ({getattr(error, 'strerror', None) or error}): free space, or choose another place"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, {} where there is no such file. Raises GeoBindError for one that is broken."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GeoBindError(f"{path} cannot be read ({error}): save the space again") from None
+
+
+def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside `target` and swap; a crash leaves the old one, perhaps under `.old`."""
+    new, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    write(new)
+    recover_folder(target)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Undo a swap that was cut off between its two renames."""
+    old = target.with_name(target.name + ".old")
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, target)

@@ -1,0 +1,1 @@
+"""Towers: the encoders of the modalities, one file per family, processor beside tower."""

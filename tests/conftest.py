@@ -1,0 +1,22 @@
+"""Shared fixtures. `sample` is the developers' real sample data; tests that need it skip elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SAMPLE = Path(__file__).parents[2] / "shared" / "sample"
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    if not (SAMPLE / "satellite_text.csv").exists():
+        pytest.skip("the developers' sample data (../shared/sample) is not here")
+    return SAMPLE
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a target cache of its own, and the user's stays as it is."""
+    monkeypatch.setenv("GEOBIND_CACHE", str(tmp_path / "cache"))
