@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from geobind import GeoBindError, GeoBindWarning, MediaError
 from geobind import files as module
@@ -65,6 +66,15 @@ def test_row_groups_are_written_on_the_way_and_change_nothing(space, tmp_path, m
     metadata = pq.read_metadata(tmp_path / "many.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [12, 12, 12, 12, 2]
     assert pq.read_table(tmp_path / "one.parquet").equals(pq.read_table(tmp_path / "many.parquet"))
+
+
+def test_a_stream_leaves_the_callers_torch_as_it_is(space):
+    rows = [{"text": "a port"}, {"text": "a farm"}]
+    for positions, vectors, errors in space.embed_batches("text", rows, batch_size=1):
+        assert len(positions) == len(vectors) == 1
+        assert not errors
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
 
 
 # --- what arguments mean -----------------------------------------------------------------------------------

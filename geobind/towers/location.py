@@ -22,7 +22,7 @@ from geobind.towers.checkpoints import checkpoint, first_line
 WIDTH = 512
 SIGMAS = (2.0**0, 2.0**4, 2.0**8)
 
-# Equal Earth (Savric, Patterson, Jenny 2019, "The Equal Earth map projection"), and the half width of the
+# Equal Earth (Šavrič, Patterson, Jenny 2019, "The Equal Earth map projection"), and the half width of the
 # world in GeoCLIP's unit: 2.7066 radii, the x of longitude 180 on the equator, times this is 180.
 _A1, _A2, _A3, _A4 = 1.340264, -0.081106, 0.000893, 0.003796
 _SCALE = 66.50336
@@ -72,7 +72,7 @@ class LocationProcessor(Processor):
             raise MediaError(f"longitude {longitude:g} is outside -180..180 (and outside 0..360)")
         if longitude > 180:
             longitude -= 360
-        # Projected here, in double precision: in float32 a degree would be good to a metre only.
+        # Projected in double precision; as float32 the point is then good to a metre.
         return {"point": torch.tensor(equal_earth(latitude, longitude), dtype=torch.float32)}
 
     def settings(self) -> dict[str, Any]:
