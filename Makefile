@@ -25,7 +25,7 @@ check: $(INSTALLED) ## lint, format and types
 	$(BIN)/mypy
 
 test: check ## what CI runs: check, then every test that needs no network
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal
 
 sample: $(INSTALLED) ## bind and evaluate on the feature files of ../shared/sample
 	$(BIN)/geobind bind recipes/sample.yaml --out runs/sample

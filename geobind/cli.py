@@ -134,7 +134,7 @@ def evaluate(
         raise GeoBindError(
             "the recipe names no evaluations: add `evaluations:` to it, or give another with --recipe"
         )
-    baseline = GeoBind.from_pretrained(judged.baseline) if judged.baseline else None
+    baseline = judged.open_baseline(loaded)
     report = run(loaded, evaluations, baseline=baseline, device=device, progress=sys.stderr.isatty())
     _print_tables(report.tables())
     report.write(folder)

@@ -20,6 +20,7 @@ from geobind.binding.processes import main_process_first
 from geobind.binding.stage import Link, Stage
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, did_you_mean, shorten
+from geobind.retrieval.baseline import with_stand_ins
 from geobind.retrieval.evaluation import Evaluation, Protocol
 from geobind.space import GeoBind
 from geobind.storage import write_text
@@ -90,7 +91,7 @@ class Recipe(_Strict):
     pairs: dict[str, PairsSpec] = {}
     stages: list[Stage] = []
     evaluations: list[EvaluationSpec] = []
-    baseline: str | None = None
+    baseline: str | dict[str, str] | None = None
 
     _opened: dict[str, Pairs] = PrivateAttr(default_factory=dict)
 
@@ -172,6 +173,12 @@ class Recipe(_Strict):
                 Evaluation(between=spec.between, pairs=pairs, split=spec.split, protocol=spec.protocol)
             )
         return opened
+
+    def open_baseline(self, space: GeoBind) -> GeoBind | None:
+        """The space to compare with: a saved one, or `space` with one modality's tower in another's place."""
+        if isinstance(self.baseline, dict):
+            return with_stand_ins(space, self.baseline)
+        return GeoBind.from_pretrained(self.baseline) if self.baseline else None
 
     # --- running ---------------------------------------------------------------------------------------
 

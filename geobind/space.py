@@ -118,6 +118,7 @@ class GeoBind:
                 if other not in learners:
                     chain.update(self.chain(other))
             self._records[learner] = {"chain": sorted(chain)}
+            self.tower(learner).origin = None  # it has moved away from there
         self.temperatures.update({_pair(*link): float(value) for link, value in temperatures.items()})
 
     # --- use -------------------------------------------------------------------------------------------

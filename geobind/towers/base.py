@@ -47,7 +47,7 @@ class Processor:
     """
 
     columns: tuple[str, ...]
-    takes: ClassVar[Literal["file", "text", "vector", "location"]] = "file"
+    takes: Literal["file", "text", "vector", "location"] = "file"
     """What a value is, by which the command line reads its arguments (see `geobind.files`)."""
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
@@ -122,6 +122,10 @@ class Tower(nn.Module):
         """Size of what `forward` gives: the space's dimension, once the tower is in a space."""
         return self.width if self.head is None else self.head.dim
 
+    @dim.setter
+    def dim(self, size: int) -> None:
+        self._width = size
+
     @property
     def pretrained(self) -> bool:
         """Whether the encoder started from weights (and should learn gently)."""
@@ -158,8 +162,6 @@ class Tower(nn.Module):
     def settings(self) -> dict[str, Any]:
         """What decides the tower's output beside its weights; part of the fingerprint."""
         return {key: value for key, value in self.options.items() if key not in ("weights", "modality")}
-
-    # --- files -----------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
         """Write `tower.json`, the weights and the head into a folder."""
