@@ -82,7 +82,7 @@ class SmallImage(Tower):
     Example (recipe): `satellite: {tower: small, size: 64}`
 
     Parameters: `size` pixels of the square it sees, at least 32; `width` numbers it gives, a multiple
-    of 64; `augment` as for `clip`, crops of 0.3 or more of the area unless told.
+    of 64; `augment` as for `clip`, crops of 0.5 or more of the area unless told.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class SmallImage(Tower):
     ) -> None:
         if size < 32:
             raise GeoBindError(f"tower 'small', option 'size' = {size}: give 32 pixels or more")
-        crops = {"scale": (0.3, 1.0), **augment} if isinstance(augment, Mapping) else {"scale": (0.3, 1.0)}
+        crops = {"scale": (0.5, 1.0), **(augment if isinstance(augment, Mapping) else {})}
         transform = ImageTransform(
             size,
             mean=(0.4, 0.4, 0.4),
             std=(0.2, 0.2, 0.2),
-            augment=as_augment(modality, augment and crops),
+            augment=as_augment(modality, augment is not False and crops),
         )
         super().__init__(modality, width=width, processor=PixelProcessor(modality, transform))
         self.net = ConvNet(3, width)
