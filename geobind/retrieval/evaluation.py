@@ -125,22 +125,19 @@ def evaluate(
                 f"{evaluation}: nothing binds the two in this space, so expect chance; link them in a stage"
             )
 
-    spaces = [space] if baseline is None else [space, baseline]
-    vectors = [
-        _embed(
-            each,
-            [side for both in sides if _covers(each, both) for side in both],
-            batch_size,
-            device,
-            progress,
-        )
-        for each in spaces
+    against = [
+        baseline is not None and _compares(baseline, baseline_name, space, evaluation)
+        for evaluation in evaluations
     ]
+    options = (batch_size, device, progress)
+    found = _embed(space, [side for both in sides for side in both], *options)
+    beside: dict[_Source, _Embedded] = {}
+    if baseline is not None:
+        wanted = [side for both, wanted in zip(sides, against, strict=True) if wanted for side in both]
+        beside = _embed(baseline, wanted, *options)
     rows: list[dict[str, Any]] = []
-    for evaluation, both in zip(evaluations, sides, strict=True):
-        compared = [found for each, found in zip(spaces, vectors, strict=True) if _covers(each, both)]
-        if len(compared) < len(spaces):
-            _warn(f"{evaluation}: {baseline_name} has no tower for one of the two, so it is not compared")
+    for evaluation, both, other in zip(evaluations, sides, against, strict=True):
+        compared = [found, beside] if other else [found]
         one, two = (side.readable(compared) for side in both)
         unreadable = sum(len(side.keys) for side in both) - len(one.keys) - len(two.keys)
         for query, gallery in ((one, two), (two, one)):
@@ -291,8 +288,12 @@ def _shared_with_train(evaluation: Evaluation, side: _Side) -> dict[str, int]:
 # --- embeddings and metrics --------------------------------------------------------------------------------
 
 
-def _covers(space: GeoBind, sides: Iterable[_Side]) -> bool:
-    return {side.modality for side in sides} <= {*space.modalities}
+def _compares(baseline: GeoBind, name: str, space: GeoBind, evaluation: Evaluation) -> bool:
+    """Whether the baseline has both towers, and not merely those of the space itself."""
+    if not {*evaluation.between} <= {*baseline.modalities}:
+        _warn(f"{evaluation}: {name} has no tower for one of the two, so it is not compared")
+        return False
+    return any(baseline.tower(modality) is not space.tower(modality) for modality in evaluation.between)
 
 
 def _embed(

@@ -99,13 +99,28 @@ def partner_ranks(
     """
     ranks = np.empty(partners.shape[0])
     for block in _blocks(queries, gallery, partners, chunk):
-        partner_scores = block.scores[block.rows, block.columns]
-        best = np.maximum.reduceat(partner_scores, block.starts)
-        above = np.count_nonzero(block.scores > best[:, None], axis=1)
-        level = np.count_nonzero(block.scores == best[:, None], axis=1)
-        level -= np.add.reduceat(partner_scores == best[block.rows], block.starts, dtype=np.intp)
-        ranks[block.span] = 1 + above + level / 2
+        ranks[block.span] = _ranks(block)
     return ranks
+
+
+def score_ranks(scores: ArrayLike, partners: Partners) -> NDArray[np.float64]:
+    """`partner_ranks` from a matrix of scores (queries, gallery items) that comes from no vectors.
+
+    >>> score_ranks([[0.2, 0.7, 0.7]], Partners.from_labels(["a"], ["b", "a", "c"]))
+    array([1.5])
+    """
+    matrix = np.asarray(scores, dtype=np.float32)
+    rows = np.repeat(np.arange(partners.shape[0]), partners.counts)
+    return _ranks(_Block(slice(None), matrix, rows, partners.indices, partners.indptr[:-1]))
+
+
+def _ranks(block: _Block) -> NDArray[np.float64]:
+    partner_scores = block.scores[block.rows, block.columns]
+    best = np.maximum.reduceat(partner_scores, block.starts)
+    above = np.count_nonzero(block.scores > best[:, None], axis=1)
+    level = np.count_nonzero(block.scores == best[:, None], axis=1)
+    level -= np.add.reduceat(partner_scores == best[block.rows], block.starts, dtype=np.intp)
+    return 1 + above + level / 2
 
 
 def average_precision(

@@ -19,13 +19,12 @@ def test_tiles_through_the_photo_tower():
     assert {modality: space.fingerprint(modality) for modality in space.modalities} == before
 
 
-def test_it_is_laid_beside_the_space_in_a_report(recwarn):
-    space = GeoBind(DIM, [vector_tower("text"), vector_tower("image")])
-    pairs = vector_pairs("text", "image", split=["test"] * 120)
-    same = with_stand_ins(space, {})
-    report = evaluate(
-        space, [Evaluation(("text", "image"), pairs)], baseline=same, baseline_name="itself", progress=False
-    )
-    for row in report.rows:
-        assert row["baseline_name"] == "itself"
-        assert row["baseline"] == {metric: row[metric] for metric in row["baseline"]}
+def test_only_what_differs_is_laid_beside_the_space(recwarn):
+    space = GeoBind(DIM, [vector_tower(modality) for modality in ("satellite", "image", "text")])
+    pairs = vector_pairs("satellite", "image", "text", split=["test"] * 120)
+    evaluations = [Evaluation(("satellite", "image"), pairs), Evaluation(("text", "image"), pairs)]
+    other = GeoBind(DIM, [space.tower("image"), space.tower("text"), vector_tower("satellite")])
+    rows = evaluate(space, evaluations, baseline=other, baseline_name="other", progress=False).rows
+    assert [row["baseline"] is None for row in rows] == [False, False, True, True]
+    assert rows[0]["baseline_name"] == "other"
+    assert rows[0]["baseline"].keys() == rows[0]["chance"].keys()

@@ -23,7 +23,7 @@ from hypothesis.extra.numpy import arrays
 
 from geobind.errors import GeoBindError
 from geobind.retrieval import ranks as module
-from geobind.retrieval.ranks import Partners, average_precision, partner_ranks
+from geobind.retrieval.ranks import Partners, average_precision, partner_ranks, score_ranks
 
 
 def sets(partners: Partners) -> list[set[int]]:
@@ -204,3 +204,12 @@ def test_memory_is_a_fraction_of_all_scores(rank: Callable[..., Any]) -> None:
 
 def test_examples_run() -> None:
     assert doctest.testmod(module).failed == 0
+
+
+def test_ranks_of_a_score_matrix_are_those_of_its_vectors():
+    rng = np.random.default_rng(3)
+    queries, gallery = rng.integers(-1, 2, (20, 3)), rng.integers(-1, 2, (30, 3))
+    partners = Partners.from_labels(rng.integers(0, 4, 20), np.arange(30) % 4)
+    assert np.array_equal(
+        score_ranks(queries @ gallery.T, partners), partner_ranks(queries, gallery, partners)
+    )
