@@ -84,7 +84,8 @@ def bind(
     ] = False,
     workers: Workers = None,
 ) -> None:
-    """Train every stage of a recipe."""
+    """Train every stage of a recipe. On several processes or GPUs: accelerate launch -m geobind bind ..."""
+    from geobind.binding.processes import is_main_process
     from geobind.recipe import Recipe
 
     plan = Recipe.load(recipe)
@@ -94,7 +95,8 @@ def bind(
         _print_tables([plan_table(plan.plan(limit=limit))])
         return
     plan.run(out, limit=limit, strict=strict, workers=workers, report=lambda result: print(result.summary()))
-    print(f"Space written to {out}. Next: geobind evaluate {out}")
+    if is_main_process():
+        print(f"Space written to {out}. Next: geobind evaluate {out}")
 
 
 @app.command()

@@ -280,6 +280,6 @@ def _known_keys(path: list[str]) -> list[str]:
         return (
             [*Link.model_fields]
             if "links" in path
-            else [*Stage.model_fields, "learner", "target", "loss", "temperature"]
+            else [*Stage.model_fields, "learner", "target", "loss", "temperature", "learn_temperature"]
         )
     return list(models[path[0]].model_fields)

@@ -218,7 +218,7 @@ class _Training:
         report.step_losses = []
         if self.validation is not None:
             report.recalls.append(self.validation.recall())
-            if report.best_epoch is None or report.recalls[-1] > report.recalls[report.best_epoch]:
+            if report.best_epoch is None or report.recalls[-1] >= report.recalls[report.best_epoch]:
                 report.best_epoch = epoch
                 self.best = {
                     key: value.detach().cpu().clone() for key, value in self.binder.state_dict().items()

@@ -39,9 +39,9 @@ def schedule(optimizer: torch.optim.Optimizer, stage: Stage, lr: float, steps: i
 
 
 def precision(stage: Stage) -> str:
-    """Mixed precision for `accelerate`: bfloat16 where the device has it, else float16, none on the CPU."""
+    """Mixed precision as `accelerate` names it: bfloat16 where the device has it, else float16, none on the CPU."""
     if stage.precision != "auto":
-        return stage.precision
+        return "no" if stage.precision == "fp32" else stage.precision
     if not torch.cuda.is_available():
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"

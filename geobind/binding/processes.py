@@ -18,6 +18,11 @@ def make_accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=_ON_CPU)
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that writes and prints."""
+    return bool(PartialState(cpu=_ON_CPU).is_main_process)
+
+
 @contextmanager
 def main_process_first() -> Iterator[bool]:
     """The main process goes through the block, then the others; the value says which one this is."""

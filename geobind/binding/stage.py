@@ -70,7 +70,7 @@ class Stage(BaseModel):
     schedule: Literal["one_cycle", "cosine_restarts", "constant"] = "one_cycle"
     restart_steps: Annotated[int, Field(ge=1)] | None = None
     clip_norm: float | None = Field(1.0, gt=0)
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
     positives: Positives = "joint"
     one_row_per_place: bool = False

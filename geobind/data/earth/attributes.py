@@ -120,7 +120,7 @@ class Attributes:
         return cls.of(
             cover=cover,
             relief=np.where(water, FLAT, relief),
-            coast=world.coast_distance(latitude, longitude) < COAST_KM,
+            coast=np.abs(world.coast_distance(latitude, longitude)) < COAST_KM,
             climate=climate,
             settlement=np.where(water | (cover == ICE), NO_SETTLEMENT, settlement),
         )

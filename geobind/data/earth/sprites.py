@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 CELLS = 64  # of a row, at most
-ROW_NUMBERS = 1 + 4 * CELLS  # random numbers that one row needs
+ROW_NUMBERS = 2 + 3 * CELLS  # random numbers that one row needs
+_GOLDEN = np.float32(0.618034)
 
 
 class Part(Protocol):
@@ -52,32 +53,35 @@ def draw_row(
     *,
     base: Floats,
     height: Floats,
-    spacing: float,
-    density: float = 1.0,
-    unevenness: float = 0.3,
+    gap: float,
+    density: float,
+    unevenness: float,
 ) -> None:
     """Stand a row of objects of one shape into views, in place.
 
     canvas: (B, 3, S, S) RGB 0..1. numbers: (B, ROW_NUMBERS) uniform random numbers, all the variation there is.
     colours: part to (B, 3). base, height: (B,) where the feet stand and how tall the objects are, as shares
-    of the picture, y downwards. spacing: from one to the next, in heights. density: the share of the places
-    that is taken. unevenness: how much sizes differ.
+    of the picture, y downwards. gap: room between neighbours, in widths. density: the share of the places
+    that is taken, evenly enough that a row is never empty by chance. unevenness: the smallest are shorter
+    than the tallest by this share.
     """
     size = canvas.shape[-1]
     grid = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
-    pitch = height * np.float32(spacing)
+    pitch = height * np.float32(WIDTHS[shape] * (1 + gap))
     position = grid / pitch[:, None] + numbers[:, :1]
     cell = position.astype(np.int64)
     lookup = np.minimum(cell, CELLS - 1)
-    taken, tall, shift, t = (
-        np.take_along_axis(numbers[:, 1 + k * CELLS : 1 + (k + 1) * CELLS], lookup, 1) for k in range(4)
+    shrunk, shift, t = (
+        np.take_along_axis(numbers[:, 2 + k * CELLS : 2 + (k + 1) * CELLS], lookup, 1) for k in range(3)
     )
-    tallness = height[:, None] * (1 + np.float32(unevenness) * (tall - np.float32(0.7)))
-    across = (position - cell - np.float32(0.5)) * pitch[:, None]
+    taken = numbers[:, 1:2] + lookup.astype(np.float32) * _GOLDEN
+    taken = ((taken - np.floor(taken)) < density).astype(np.float32)
+    tallness = height[:, None] * (1 - np.float32(unevenness) * shrunk)
     # Objects move within their cell only, so that none is cut at its edge.
-    across += (shift - np.float32(0.5)) * np.float32(0.3) * pitch[:, None]
+    across = position - cell - np.float32(0.5) + (shift - np.float32(0.5)) * np.float32(gap / (1 + gap))
+    across *= pitch[:, None]
     # Outside these rows of pixels every opacity is exactly 0: leaving them out changes nothing.
-    top = max(0, int((float(base.min()) - 1.3 * float(height.max())) * size) - 2)
+    top = max(0, int((float(base.min()) - float(height.max())) * size) - 2)
     bottom = min(size, int(float(base.max()) * size) + 2)
     if bottom <= top:
         return
@@ -86,7 +90,7 @@ def draw_row(
     v = (base[:, None, None] - grid[None, top:bottom, None]) / tallness[:, None, :]
     inside = soft(v, px)
     inside *= soft(1 - v, px)
-    inside *= (taken < density).astype(np.float32)[:, None, :]
+    inside *= taken[:, None, :]
     view = canvas[:, :, top:bottom]
     for opacity, name, brightness in shape(s, v, px, t[:, None, :]):
         colour = colours[name][:, :, None, None]
@@ -103,10 +107,10 @@ def conifer(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Float
     yield soft(0.04 - side, px) * (v < 0.2), "trunk", 1.0
     tier = v * 4
     tier -= np.floor(tier)
-    half = (1 - v) * (0.34 - 0.12 * tier)
+    half = (1 - v) * (0.31 - 0.10 * tier)
     opacity = soft(half - side, px) * (v > 0.1)
     yield opacity, "leaf", 1.1 - 0.9 * s - 0.25 * (1 - tier) + 0.4 * (t - 0.5)
-    yield opacity * (tier < 0.55), "snow", 1.0
+    yield opacity * ((tier < 0.45) & (s < 0.04)), "snow", 1.0
 
 
 def broadleaf(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Floats, str, Floats | float]]:
@@ -116,29 +120,28 @@ def broadleaf(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Flo
     reach = np.sqrt(s * s + up * up * 1.1)
     opacity = soft(0.36 - reach, px)
     yield opacity, "leaf", 0.95 + 0.9 * up - 0.7 * s + 0.5 * (t - 0.5)
-    yield opacity * (up > 0.12), "snow", 1.0
+    yield opacity * (up > 0.16), "snow", 1.0
 
 
 def jungle(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Floats, str, Floats | float]]:
     """An emergent tree of the rainforest: a pale straight bole under a wide, low crown."""
     yield soft(0.03 - np.abs(s), px) * (v < 0.7), "bole", 1.0
     up = v - 0.74
-    lobes = 0.05 * np.abs(s * 7 - np.rint(s * 7))
-    reach = np.sqrt(s * s * 0.42 + up * up)
-    yield soft(0.24 - reach - lobes, px), "leaf", 0.95 + 1.3 * up - 0.6 * s + 0.6 * (t - 0.5)
+    reach = np.sqrt(s * s * 0.40 + up * up)
+    yield soft(0.26 - reach, px), "leaf", 0.92 + 1.4 * up - 0.7 * s + 0.8 * (t - 0.5)
 
 
 def palm(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Floats, str, Floats | float]]:
     """A coconut palm: a leaning thin trunk with drooping fronds."""
     s = s - (t - 0.5) * 0.3 * v * v
-    yield soft(0.03 - np.abs(s), px) * (v < 0.8), "bole", 0.8
+    yield soft(0.05 - np.abs(s), px) * (v < 0.8), "bole", 0.75
     side = np.abs(s)
     up = v - 0.78
     square = side * side
     arcs = np.abs(up - side * 1.0 + 2.6 * square)
     for rise, droop in ((0.25, 1.9), (-0.45, 1.6)):
         arcs = np.minimum(arcs, np.abs(up - side * rise + droop * square))
-    yield soft(np.minimum(0.05 - arcs * 0.8, 0.42 - side), px), "leaf", 1.1 + 0.6 * up
+    yield soft(np.minimum(0.065 - arcs * 0.8, 0.42 - side), px), "leaf", 1.1 + 0.6 * up
 
 
 def acacia(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Floats, str, Floats | float]]:
@@ -224,8 +227,16 @@ def tower(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Floats,
 
 def church(s: Floats, v: Floats, px: Floats, t: Floats) -> Iterator[tuple[Floats, str, Floats | float]]:
     """A steeple and a nave."""
+    s = s + 0.3
     side = np.abs(s)
-    nave = np.minimum(0.5 - np.abs(s - 0.4), 0.38 - v - 0.2 * np.abs(s - 0.4))
+    nave = np.minimum(0.48 - np.abs(s - 0.5), 0.38 - v - 0.2 * np.abs(s - 0.5))
     yield soft(nave, px), "wall", 0.9
     yield soft(np.minimum(0.12 - side, 0.62 - v), px), "wall", 1.0 - 0.8 * s
     yield soft((1 - v) * 0.4 - side, px) * (v > 0.58), "roof", 1.0 - 0.6 * s
+
+
+WIDTHS: dict[Part, float] = {
+    conifer: 0.60, broadleaf: 0.75, jungle: 0.84, palm: 0.90, acacia: 1.20, bush: 1.50, cactus: 0.72, reed: 0.34,
+    grass: 0.56, house: 1.28, hut: 1.16, adobe: 1.12, tower: 0.54, church: 1.40,
+}  # fmt: skip
+"""Of each shape, in heights."""
