@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test sample sample-media test-weights clean
+.PHONY: help install check test demo sample sample-media test-weights clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -26,6 +26,9 @@ check: $(INSTALLED) ## lint, format and types
 
 test: check ## what CI runs: check, then every test that needs no network
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal
+
+demo: $(INSTALLED) ## a miniature Earth, bound and drawn in minutes: runs/demo/report.html
+	$(BIN)/geobind demo --out runs/demo
 
 sample: $(INSTALLED) ## bind and evaluate on the feature files of ../shared/sample
 	$(BIN)/geobind bind recipes/sample.yaml --out runs/sample

@@ -6,7 +6,8 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -94,7 +95,10 @@ def bind(
 
         _print_tables([plan_table(plan.plan(limit=limit))])
         return
-    plan.run(out, limit=limit, strict=strict, workers=workers, report=lambda result: print(result.summary()))
+    with _interruptible(out):
+        plan.run(
+            out, limit=limit, strict=strict, workers=workers, report=lambda result: print(result.summary())
+        )
     if is_main_process():
         print(f"Space written to {out}. Next: geobind evaluate {out}")
 
@@ -191,6 +195,44 @@ def info(
         print(json.dumps(content, indent=2))
         return
     _print_tables(space_tables(content))
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the Earth, the space, tables, maps and report.html.")
+    ] = Path("runs/demo"),
+    places: Annotated[int, typer.Option(min=600, help="Places of the miniature Earth.")] = 12_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Only write the Earth, as ordinary files and tables, into this folder."),
+    ] = None,
+) -> None:
+    """A miniature Earth: five modalities bound through satellite images in minutes, with world maps."""
+    from geobind.demo.run import export_earth, run_demo, summary_tables
+
+    with _interruptible(export or out):
+        if export is not None:
+            export_earth(export, places=places, seed=seed)
+            print(f"Earth of {places:,} places written to {export}; README.md there explains it")
+            return
+        results = run_demo(out, places=places, seed=seed)
+    _print_tables([*results.report.tables(), *summary_tables(results)])
+    print(f"Written: {out}/report.html, maps.png, metrics.json, metrics.md; {out}/space is the space")
+
+
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Ctrl-C ends a long job with a line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"geobind: stopped; what is finished is kept in {out}, and the same command goes on",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
 
 
 @app.command()

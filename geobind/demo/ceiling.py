@@ -7,12 +7,16 @@ be told apart by them, and no model can be expected to find more than this obser
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geobind.data.earth.attributes import FIELDS, Attributes
+from geobind.data.earth.attributes import FIELDS, NAMES, Attributes, visible
 from geobind.retrieval.ranks import Partners, score_ranks
+
+RENDERED = ("satellite", "image", "text", "audio")  # positions and climate hold more than the attributes
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,27 @@ def ceiling(query: Seen, gallery: Seen, k: int = 10) -> tuple[float, float]:
     best = np.zeros(len(query.places))
     np.maximum.at(best, rows, scores[rows, partners.indices])
     above = (scores > best[:, None]).sum(1)
-    right = np.bincount(rows, weights=scores[rows, partners.indices] == best[rows], minlength=len(best))
+    right = np.bincount(rows[scores[rows, partners.indices] == best[rows]], minlength=len(best))
     wrong = (scores == best[:, None]).sum(1) - right
     return float(at_expected.mean()), float(_chance_within(k - above, right, wrong).mean())
+
+
+def seen_of(earth: Path, modality: str, split: str = "test") -> Seen:
+    """The distinct items of a modality in a split of an Earth's `places.parquet`."""
+    table = pq.read_table(earth / "places.parquet", filters=[("split", "=", split)])
+    values = np.array(table[modality].to_pylist(), object)
+    there = np.flatnonzero(values != None)  # noqa: E711  elementwise
+    _, first, item = np.unique(values[there], return_index=True, return_inverse=True)
+    rows = there[first]
+    attributes = Attributes.of(
+        **{name: [NAMES[name].index(value) for value in table[name].to_pylist()] for name in FIELDS}
+    )[rows]
+    if modality == "text":
+        told = [set(mentions.split()) for mentions in np.array(table["mentions"].to_pylist(), object)[rows]]
+        shows = np.array([[name in mentioned for name in FIELDS] for mentioned in told])
+    else:
+        shows = np.tile([name in visible(modality) for name in FIELDS], (len(rows), 1))
+    return Seen(attributes, shows, [there[item == i] for i in range(len(rows))])
 
 
 def _posterior(query: Seen, gallery: Seen) -> NDArray[np.float64]:
@@ -58,7 +80,7 @@ def _posterior(query: Seen, gallery: Seen) -> NDArray[np.float64]:
 
 
 def _chance_within(
-    free: NDArray[np.int64], right: NDArray[np.float64], wrong: NDArray[np.int64]
+    free: NDArray[np.integer], right: NDArray[np.integer], wrong: NDArray[np.integer]
 ) -> NDArray[np.float64]:
     """Probability that one of `right` items is among the first `free` of right + wrong in random order."""
     missed = np.ones(len(right))

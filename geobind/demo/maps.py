@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
-from geobind.data.earth.world import IGBP, unit_vectors
+from geobind.data.earth.attributes import NAMES, WATER
+from geobind.data.earth.world import EARTH_KM, unit_vectors
 from geobind.errors import GeoBindError
 from geobind.storage import writing
 
@@ -24,28 +28,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 4096  # tiles cut while the former ones are embedded
 _FAR_KM = 600  # a city farther away says little of a place
+# Classes of percentiles, narrower towards the top: most queries fit a few hundredths of the Earth.
+_CLASSES = (0, 25, 50, 70, 80, 90, 95, 98, 100)
 _KINDS = {"text": "text", "sound": "simulated sound", "blend": "simulated sound + text"}
-
-# What is asked of the map of each class of IGBP: its definition, in the words of the captions.
-SENTENCES = {
-    "water": "open water, the sea",
-    "evergreen needleleaf forest": "a conifer forest",
-    "evergreen broadleaf forest": "a tropical rainforest",
-    "deciduous needleleaf forest": "a conifer forest in a cold climate",
-    "deciduous broadleaf forest": "a broadleaf forest",
-    "mixed forest": "a broadleaf forest in a cold climate",
-    "closed shrubland": "shrubland",
-    "open shrubland": "open shrubland in a dry climate",
-    "woody savanna": "woodland and savanna",
-    "savanna": "a savanna",
-    "grassland": "grassland",
-    "permanent wetland": "wetland",
-    "cropland": "farmland",
-    "urban and built-up": "a city",
-    "cropland and natural vegetation": "farmland with villages",
-    "snow and ice": "an icy waste",
-    "barren": "sand dunes in a desert",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,31 +140,40 @@ def land_auc(scores: ArrayLike, truth: ArrayLike, weights: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """One land-cover class: its sentence, the AUC of the sentence's map, its share of the Earth's surface."""
+    """One land-cover class: its sentence, the AUC of the sentence's map, its share of the Earth's surface.
+
+    `auc` is over the whole Earth, `auc_on_land` among land only (NaN for the class of the water).
+    """
 
     name: str
     sentence: str
     auc: float
+    auc_on_land: float
     share: float
 
 
 def class_maps(
-    space: GeoBind, world: World, grid: Grid, vectors: NDArray[np.float32],
-    sentences: Mapping[str, str] = SENTENCES,
-) -> list[ClassMap]:  # fmt: skip
-    """The area under the ROC curve of each land-cover class against the real MODIS map on the grid.
+    space: GeoBind, grid: Grid, vectors: NDArray[np.float32], cover: ArrayLike, sentences: Mapping[str, str]
+) -> list[ClassMap]:
+    """The area under the ROC curve of each land-cover class against the real map of the grid.
 
-    `sentences` by class of `IGBP`; classes that hold no cell are left out.
+    >>> cover = Attributes.at(world, grid.latitude, grid.longitude).names("cover")
+    >>> class_maps(space, grid, vectors, cover, {"desert": "sand dunes"})[0].auc
+    0.93
+
+    `cover`: the class of each cell, by name ("water" is what is not land); `sentences` by class, of which
+    those that hold no cell are left out.
     """
-    cover = world.land_cover(grid.latitude, grid.longitude)
-    weights = grid.weights
-    queries = space.embed("text", list(sentences.values()))
+    names, weights = np.asarray(cover), grid.weights
+    land = names != NAMES["cover"][WATER]
     found = []
+    queries = space.embed("text", list(sentences.values()))
     for (name, sentence), query in zip(sentences.items(), queries, strict=True):
-        truth = cover == IGBP.index(name)
+        scores, truth = vectors @ query, names == name
         if truth.any():
-            auc = land_auc(vectors @ query, truth, weights)
-            found.append(ClassMap(name, sentence, auc, float(weights[truth].sum())))
+            auc = land_auc(scores, truth, weights)
+            on_land = land_auc(scores[land], truth[land], weights[land])
+            found.append(ClassMap(name, sentence, auc, on_land, float(weights[truth].sum())))
     return found
 
 
@@ -192,7 +186,7 @@ def best_cells(
     """Indices of the best cells, the best first, no two of them nearer than `apart_km`; at most `count`."""
     scores = np.array(scores, float)
     points = unit_vectors(np.asarray(latitude), np.asarray(longitude))
-    least = np.cos(apart_km / 6371.0)
+    least = np.cos(apart_km / EARTH_KM)
     found: list[int] = []
     while len(found) < count and np.isfinite(best := scores.max()):
         found.append(int(np.flatnonzero(scores == best)[0]))
@@ -218,3 +212,180 @@ def position(latitude: float, longitude: float) -> str:
         f"{abs(latitude):.1f}° {'N' if latitude >= 0 else 'S'}, "
         f"{abs(longitude):.1f}° {'E' if longitude >= 0 else 'W'}"
     )
+
+
+# --- drawing -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map: what was asked (a sentence, or words for a sound), of what kind it is, and `map_scores`.
+
+    `sound` is the recording that was asked with, for the report's player.
+    """
+
+    query: str
+    kind: Literal["text", "sound", "blend"]
+    percentiles: NDArray[np.float64]
+    sound: Path | tuple[NDArray[np.float32], int] | None = None
+
+
+def draw_maps(
+    panels: Sequence[Panel], grid: Grid, world: World, path: str | Path, *, columns: int = 2
+) -> None:
+    """Write one PNG with a world map for each panel, in the Equal Earth projection (areas are true).
+
+    All share one linear colour scale. Dots mark the best cells, at least 1,500 km apart. Coastlines and
+    place names are the real ones. Raises GeoBindError where the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(7.4 * columns, 4.5 * rows + 0.8), dpi=110, facecolor="white")
+    bottom = 0.8 / (4.5 * rows + 0.8)
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={
+        "left": 0.012, "right": 0.988, "top": 0.995, "bottom": bottom, "wspace": 0.03, "hspace": 0.02,
+    }).ravel()  # fmt: skip
+    coast = _coastlines(world)
+    for panel, ax in zip(panels, axes, strict=False):
+        _draw_panel(ax, panel, grid, world, coast)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    _draw_scale(figure.add_axes((0.29, bottom * 0.62, 0.42, bottom * 0.16)))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    path = Path(path)
+    with writing(path):
+        # A palette makes a third of the file, which also goes into the report.
+        Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE).save(
+            f"{path}.tmp", format="png"
+        )
+        os.replace(f"{path}.tmp", path)
+
+
+def _draw_panel(ax: Axes, panel: Panel, grid: Grid, world: World, coast: list[NDArray]) -> None:
+    from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
+
+    ax.imshow(
+        _project(panel.percentiles.reshape(grid.shape)), extent=(-_WIDE, _WIDE, -_HIGH, _HIGH),
+        **_colours(), interpolation="nearest",
+    )  # fmt: skip
+    ax.add_collection(LineCollection(_graticule(), colors="0.35", linewidths=0.4, alpha=0.3))
+    ax.add_collection(LineCollection(coast, colors="white", linewidths=1.7, alpha=0.55))
+    ax.add_collection(LineCollection(coast, colors="#10222e", linewidths=0.65))
+    ax.add_collection(LineCollection([_outline()], colors="0.25", linewidths=0.9))
+    best = best_cells(panel.percentiles, grid.latitude, grid.longitude)
+    names = []
+    for number, cell in enumerate(best, 1):
+        latitude, longitude = float(grid.latitude[cell]), float(grid.longitude[cell])
+        x, y = equal_earth(latitude, longitude)
+        ax.plot(x, y, "o", markersize=5, color="white", markeredgecolor="black", markeredgewidth=1.2)
+        ax.annotate(
+            str(number), (float(x), float(y)), (4, 4), textcoords="offset points", fontsize=10, weight="bold",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        names.append(f"{number} {place_name(world, latitude, longitude)}")
+    ax.set_xlim(-_WIDE * 1.005, _WIDE * 1.005)
+    ax.set_ylim(-_HIGH * 1.01, _HIGH * 1.38)
+    ax.set_axis_off()
+    query = f"“{panel.query}”" if panel.kind == "text" else panel.query
+    ax.text(0, 0.995, query, transform=ax.transAxes, fontsize=15, weight="bold", va="top", parse_math=False)
+    ax.text(
+        1,
+        0.985,
+        _KINDS[panel.kind],
+        transform=ax.transAxes,
+        fontsize=10.5,
+        ha="right",
+        va="top",
+        color="0.35",
+    )
+    lines = textwrap.wrap("  ".join(names).replace(" ", "\xa0").replace("\xa0\xa0", "  "), 88)
+    ax.text(
+        0,
+        0.927,
+        "\n".join(lines),
+        transform=ax.transAxes,
+        fontsize=9.5,
+        va="top",
+        linespacing=1.25,
+        color="0.25",
+    )
+
+
+def _colours() -> dict[str, Any]:
+    """One colour for each class of `_CLASSES`, as arguments of imshow."""
+    import matplotlib
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    colours = matplotlib.colormaps["YlOrRd"](np.linspace(0, 1, len(_CLASSES) - 1))
+    return {"cmap": ListedColormap(colours), "norm": BoundaryNorm(_CLASSES, len(colours))}
+
+
+def _draw_scale(ax: Axes) -> None:
+    middles = (np.array(_CLASSES[1:]) + np.array(_CLASSES[:-1])) / 2
+    ax.imshow(middles[None, :], extent=(0, len(middles), 0, 1), aspect="auto", **_colours())
+    ax.set_yticks([])
+    ax.set_xticks(range(len(_CLASSES)), labels=[str(bound) for bound in _CLASSES])
+    ax.tick_params(labelsize=10)
+    ax.set_xlabel(
+        "percentile of similarity: the share (%) of the Earth's surface that fits the query less", fontsize=11
+    )
+
+
+# --- Equal Earth (Savric, Patterson and Jenny 2018, https://doi.org/10.1080/13658816.2018.1504949) ---------
+
+_A1, _A2, _A3, _A4 = 1.340264, -0.081106, 0.000893, 0.003796
+_M = np.sqrt(3) / 2
+
+
+def equal_earth(latitude: ArrayLike, longitude: ArrayLike) -> tuple[NDArray, NDArray]:
+    """x and y on a sphere of radius 1 (equations 7 to 9)."""
+    parameter = np.arcsin(_M * np.sin(np.radians(latitude)))
+    square, sixth = parameter**2, parameter**6
+    y = parameter * (_A1 + _A2 * square + sixth * (_A3 + _A4 * square))
+    slope = _A1 + 3 * _A2 * square + sixth * (7 * _A3 + 9 * _A4 * square)
+    return np.radians(longitude) * np.cos(parameter) / (_M * slope), y
+
+
+_WIDE, _HIGH = float(equal_earth(0, 180)[0]), float(equal_earth(90, 0)[1])
+
+
+def _project(raster: NDArray[np.float64], width: int = 1400) -> NDArray[np.float64]:
+    """A global raster (h, w), north up, as it looks in the projection; NaN outside the Earth."""
+    x = (np.arange(width) + 0.5) / width * 2 * _WIDE - _WIDE
+    height = round(width * _HIGH / _WIDE)
+    y = _HIGH - (np.arange(height) + 0.5) / height * 2 * _HIGH
+    # y depends on the latitude alone, x is linear in the longitude: a table inverts both.
+    known = np.linspace(-90, 90, 3601)
+    latitude = np.interp(y, equal_earth(known, 0)[1], known)
+    longitude = 180 * x[None, :] / equal_earth(latitude, 180)[0][:, None]
+    row = ((90 - latitude) / 180 * raster.shape[0]).astype(np.intp)[:, None]
+    column = ((longitude + 180) / 360 * raster.shape[1]).astype(np.intp) % raster.shape[1]
+    return np.where(np.abs(longitude) <= 180, raster[row, column], np.nan)
+
+
+def _coastlines(world: World) -> list[NDArray]:
+    """The shores, projected: where the distance to the coast changes its sign."""
+    from contourpy import LineType, contour_generator
+
+    grid = Grid.of(0.25)
+    km = world.coast_distance(grid.latitude, grid.longitude).reshape(grid.shape)
+    axes = grid.longitude[: grid.shape[1]], grid.latitude[:: grid.shape[1]]
+    lines = cast("list[NDArray]", contour_generator(*axes, km, line_type=LineType.Separate).lines(0))
+    return [np.column_stack(equal_earth(line[:, 1], line[:, 0])) for line in lines if len(line) > 8]
+
+
+def _graticule() -> list[NDArray]:
+    """Every 30 degrees."""
+    along, across = np.linspace(-90, 90, 91), np.linspace(-180, 180, 181)
+    meridians = [equal_earth(along, np.full(91, degree)) for degree in range(-150, 180, 30)]
+    parallels = [equal_earth(np.full(181, degree), across) for degree in range(-60, 90, 30)]
+    return [np.column_stack(line) for line in [*meridians, *parallels]]
+
+
+def _outline() -> NDArray:
+    north = np.linspace(-90, 90, 181)
+    east, west = equal_earth(north, 180), equal_earth(north[::-1], -180)
+    return np.concatenate([np.column_stack(east), np.column_stack(west), np.column_stack(east)[:1]])

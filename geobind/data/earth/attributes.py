@@ -43,6 +43,7 @@ _VISIBLE = {
     "environment": ("relief", "climate"),
 }
 
+PERMAFROST_C = -8.0  # annual mean: under it the ground is frozen throughout, and low plants are tundra
 COAST_KM = 20.0  # a coast is nearer than this, from either side
 HILLY_M, MOUNTAINOUS_M = 60.0, 250.0  # local standard deviation of the elevation
 POPULATION = (500, 10_000, 100_000)  # least inhabitants of a village, a town, a city
@@ -130,7 +131,7 @@ class Attributes:
         """From values by field, (n,) each. Raises GeoBindError for a value that has no name."""
         arrays = {name: np.asarray(fields[name]).reshape(-1).astype(np.int8) for name in FIELDS}
         for name, values in arrays.items():
-            if values.size and not (0 <= values.min() and values.max() < len(NAMES[name])):
+            if values.size and not (values.min() >= 0 and values.max() < len(NAMES[name])):
                 raise GeoBindError(f"{name} has values 0 to {len(NAMES[name]) - 1}, not {values.max()}")
         return cls(**arrays)
 
@@ -198,4 +199,5 @@ def group_cover(
     grouped = np.where((igbp == 8) & cool, np.where(northern, CONIFER_FOREST, BROADLEAF_FOREST), grouped)
     grouped = np.where((igbp == 9) & cool, GRASSLAND, grouped)
     low = np.isin(grouped, (DESERT, SHRUBLAND, GRASSLAND))
-    return np.where(low & (climate == POLAR), TUNDRA, grouped)
+    frozen = (climate == POLAR) | (temperature < PERMAFROST_C)
+    return np.where(low & frozen, TUNDRA, grouped)

@@ -99,7 +99,12 @@ CLIMATE: dict[int, tuple[str, ...]] = {
     a.TROPICAL: ("in the tropics", "in tropical heat", "in a tropical climate", "where it is always hot"),
 }  # fmt: skip
 SETTLEMENT: dict[int, tuple[str, ...]] = {
-    a.NO_SETTLEMENT: ("with no settlement", "in lonely country", "in empty country", "without a settlement near by"),
+    a.NO_SETTLEMENT: (
+        "with no settlement",
+        "in lonely country",
+        "in empty country",
+        "without a settlement near by",
+    ),
     a.VILLAGE: ("with a village", "with villages", "near a small village", "around a quiet village"),
     a.TOWN: ("with a town", "with small towns", "near a town", "around a market town"),
     a.CITY: ("with a city", "near a large city", "at the edge of a city", "around a busy city"),

@@ -30,31 +30,37 @@ def cell_of(latitude: ArrayLike, longitude: ArrayLike) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)
-def touching() -> NDArray[np.bool_]:
-    """(N_CELLS, N_CELLS): do two cells have a point in common, be it a corner; a cell touches itself."""
+def near() -> NDArray[np.bool_]:
+    """(N_CELLS, N_CELLS): do two cells touch, be it at a corner, or pass each other closer than 3 degrees.
+
+    Cells of neighbouring rows do not line up, so that some miss each other's corner by very little; tiles,
+    2 degrees wide, would overlap there. A cell is near itself.
+    """
     matrix = np.zeros((N_CELLS, N_CELLS), bool)
     for row in range(_ROWS):
         for other in range(max(0, row - 1), min(_ROWS, row + 2)):
             n, m = int(_COUNTS[row]), int(_COUNTS[other])
-            # Edges as whole multiples of 1 / (n m) of a turn: no rounding decides what touches.
-            west, east = np.arange(n)[:, None] * m, (np.arange(n)[:, None] + 1) * m
+            west, east = np.arange(n)[:, None] / n, (np.arange(n)[:, None] + 1) / n
+            margin = (
+                3 / _DEGREES / max(n, m)
+            )  # in turns, as the edges: 3 of the 5 degrees that a cell is wide
             for turn in (-1, 0, 1):
-                low, high = (np.arange(m) + turn * m) * n, (np.arange(m) + 1 + turn * m) * n
+                low, high = np.arange(m) / m + turn, (np.arange(m) + 1) / m + turn
                 block = matrix[_FIRST[row] : _FIRST[row + 1], _FIRST[other] : _FIRST[other + 1]]
-                block |= (west <= high) & (low <= east)
+                block |= (west <= high + margin) & (low <= east + margin)
     return matrix
 
 
 def split_cells(seed: int) -> NDArray[np.int64]:
     """(N_CELLS,) TRAIN, VAL, TEST or UNUSED, drawn from a seed.
 
-    Test cells are drawn one by one, so that they lie on all continents; the cells around them are a buffer,
-    which stays empty but for some cells that are `val`. So training stays a cell away from the test, at
-    least 5 degrees of latitude (tiles are 2 degrees wide), while validation, which only chooses when to
-    stop, may touch either. Six cells in a hundred are test, 55 to 60 train.
+    Test cells are drawn one by one, so that they lie on all continents; the cells near them are a buffer,
+    which stays empty but for some cells that are `val`. So training stays 3 degrees away from the test
+    (tiles are 2 degrees wide), while validation, which only chooses when to stop, may touch either. Six
+    cells in a hundred are test, 57 to 60 train.
     """
     rng = np.random.default_rng([seed, 0])
     test = rng.random(N_CELLS) < _TEST_SHARE
-    buffer = touching()[test].any(0) & ~test
+    buffer = near()[test].any(0) & ~test
     val = buffer & (rng.random(N_CELLS) < _VAL_SHARE_OF_BUFFER)
     return np.select([test, val, buffer], [TEST, VAL, UNUSED], TRAIN)

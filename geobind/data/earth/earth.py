@@ -37,7 +37,7 @@ ENVIRONMENT = (
     "temperature", "coldest", "warmest", "rain", "summer_rain", "elevation", "elevation_spread",
 )  # fmt: skip
 CAPTIONS = 3  # of each view
-TILE = {"size": 32, "ground_degrees": 2.0}
+TILE_SIZE, TILE_DEGREES = 32, 2.0
 VIEW_SIZE, SECONDS, RATE = 48, 3, 16_000
 _WATER_SHARE = 0.06  # of the points at sea that are kept
 _IMAGE_SHARE, _AUDIO_SHARE = 0.65, 0.25  # of the training places that have one; all others have both
@@ -217,9 +217,7 @@ def captions_table(drawn: Places) -> pa.Table:
 
 
 def _paths(modality: str, suffix: str, keys: list[str], present: NDArray[np.bool_]) -> list[str | None]:
-    return [
-        f"{modality}/{key}.{suffix}" if there else None for key, there in zip(keys, present, strict=True)
-    ]
+    return [f"{modality}/{key}.{suffix}" if there else None for key, there in zip(keys, present, strict=True)]
 
 
 # --- files ---------------------------------------------------------------------------------------------
@@ -248,7 +246,7 @@ Task = tuple[Path, list[str], NDArray, NDArray, Attributes, NDArray, NDArray, ND
 
 
 def _render(folder: Path, drawn: Places, processes: int) -> Iterator[bytes]:
-    """Write all files, in the order of the places; a digest of each part."""
+    """Write all files, some places at a time and in their order; the digests of each part's places."""
     tasks: list[Task] = []
     for start in range(0, len(drawn.keys), _PLACES_A_TASK):
         rows = slice(start, start + _PLACES_A_TASK)
@@ -285,29 +283,30 @@ def _start_worker(foreground: bool = False) -> None:
 
 
 def _render_part(task: Task) -> bytes:
-    """Write the files of some places; the digest of all their bytes."""
+    """Write the files of some places; the digests of each one's files, joined."""
     folder, keys, latitude, longitude, attributes, has_image, has_audio, seeds = task
-    digest = hashlib.blake2b(digest_size=16)
+    digests = [hashlib.blake2b(digest_size=16) for _ in keys]
 
-    def write(name: str, content: bytes) -> None:
+    def write(modality: str, row: int, suffix: str, content: bytes) -> None:
+        name = f"{modality}/{keys[row]}.{suffix}"
         (folder / name).write_bytes(content)
-        digest.update(name.encode())
-        digest.update(content)
+        digests[row].update(name.encode() + content)
 
-    tiles = _worlds[0].tiles(latitude, longitude, **TILE)  # type: ignore[arg-type]
-    for key, tile in zip(keys, tiles, strict=True):
-        write(f"satellite/{key}.jpg", _jpeg(tile))
+    for row, tile in enumerate(
+        _worlds[0].tiles(latitude, longitude, size=TILE_SIZE, ground_degrees=TILE_DEGREES)
+    ):
+        write("satellite", row, "jpg", _jpeg(tile))
     views = render_views(attributes[has_image], seeds[has_image, 0], VIEW_SIZE)
-    for row, view in zip(np.flatnonzero(has_image), views, strict=True):
-        write(f"image/{keys[row]}.jpg", _jpeg(view))
-    for row in np.flatnonzero(has_audio):
+    for row, view in zip(np.flatnonzero(has_image).tolist(), views, strict=True):
+        write("image", row, "jpg", _jpeg(view))
+    for row in np.flatnonzero(has_audio).tolist():
         samples = render_sound(attributes.scene(row), int(seeds[row, 1]), SECONDS, RATE)
-        write(f"audio/{keys[row]}.flac", _flac(samples))
-    return digest.digest()
+        write("audio", row, "flac", _flac(samples))
+    return b"".join(digest.digest() for digest in digests)
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=92, colorsubsampling="444")
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=97, colorsubsampling="444")
 
 
 def _flac(samples: NDArray[np.float32]) -> bytes:
@@ -343,7 +342,7 @@ those attributes and random numbers; captions (`text`) were composed from them. 
 | city, city_km | nearest large city (in no caption) |
 
 `captions.parquet`: {CAPTIONS} captions for each view (place, split, image, text, mentions).
-Tiles are {TILE["ground_degrees"]} degrees (222 km) wide, sounds {SECONDS} s at {RATE:,} Hz.
+Tiles are {TILE_DEGREES} degrees (222 km) wide, sounds {SECONDS} s at {RATE:,} Hz.
 
 ```python
 from geobind import Pairs

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from geobind.data.earth.canvas import CELLS, Floats, blend, either, soft
 
-CELLS = 64  # of a row, at most
-ROW_NUMBERS = 2 + 3 * CELLS  # random numbers that one row needs
 _GOLDEN = np.float32(0.618034)
 
 
@@ -28,23 +25,6 @@ class Part(Protocol):
     ) -> Iterator[tuple[Floats, str, Floats | float]]: ...
 
 
-def soft(distance: Floats, px: Floats | float) -> Floats:
-    """Opacity of a shape from the distance inside its edge: one pixel wide, against stair-steps."""
-    return np.clip(distance * px + np.float32(0.5), 0, 1)
-
-
-def either(condition: NDArray[np.bool_], yes: float, no: float) -> Floats:
-    """np.where that stays single precision."""
-    return np.where(condition, np.float32(yes), np.float32(no))
-
-
-def blend(canvas: Floats, opacity: Floats, colour: Floats) -> None:
-    """Paint colour (B, 3, 1, 1) or (B, 3, H, W) with opacity (B, H, W) over canvas (B, 3, H, W), in place."""
-    change = colour - canvas
-    change *= opacity[:, None]
-    canvas += change
-
-
 def draw_row(
     canvas: Floats,
     numbers: Floats,
@@ -59,7 +39,7 @@ def draw_row(
 ) -> None:
     """Stand a row of objects of one shape into views, in place.
 
-    canvas: (B, 3, S, S) RGB 0..1. numbers: (B, ROW_NUMBERS) uniform random numbers, all the variation there is.
+    canvas: (B, 3, S, S) RGB 0..1. numbers: (B, 2 + 3 * CELLS) uniform random numbers, all the variation there is.
     colours: part to (B, 3). base, height: (B,) where the feet stand and how tall the objects are, as shares
     of the picture, y downwards. gap: room between neighbours, in widths. density: the share of the places
     that is taken, evenly enough that a row is never empty by chance. unevenness: the smallest are shorter
@@ -69,12 +49,12 @@ def draw_row(
     grid = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     pitch = height * np.float32(WIDTHS[shape] * (1 + gap))
     position = grid / pitch[:, None] + numbers[:, :1]
-    cell = position.astype(np.int64)
-    lookup = np.minimum(cell, CELLS - 1)
+    cell = np.floor(position)
+    lookup = np.minimum(cell, CELLS - 1).astype(np.int64)
     shrunk, shift, t = (
         np.take_along_axis(numbers[:, 2 + k * CELLS : 2 + (k + 1) * CELLS], lookup, 1) for k in range(3)
     )
-    taken = numbers[:, 1:2] + lookup.astype(np.float32) * _GOLDEN
+    taken = numbers[:, 1:2] + cell * _GOLDEN
     taken = ((taken - np.floor(taken)) < density).astype(np.float32)
     tallness = height[:, None] * (1 - np.float32(unevenness) * shrunk)
     # Objects move within their cell only, so that none is cut at its edge.

