@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,13 @@ def sample() -> Path:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a target cache of its own, and the user's stays as it is."""
     monkeypatch.setenv("GEOBIND_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Towers that a test registers end with it; the built-in ones are there before, and stay."""
+    from geobind.towers import base
+
+    for module in base._BUILT_IN.values():
+        importlib.import_module(module)
+    monkeypatch.setattr(base, "_REGISTRY", {kind: dict(classes) for kind, classes in base._REGISTRY.items()})

@@ -14,7 +14,6 @@ import pytest
 import typer
 
 from geobind.cli import app
-from geobind.towers import base
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,9 +31,8 @@ def promised(code: str) -> list[str]:
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
 
 
-def test_python_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+def test_python_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys, own_registry):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))  # the tower it registers ends with the test
     names: dict[str, object] = {"__name__": "readme"}
     assert len(blocks("python")) == 2
     for code in blocks("python"):

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geobind.errors import GeoBindError
-from geobind.towers import base
 from geobind.towers.base import (
     Processor,
     Tower,
@@ -53,8 +52,7 @@ class Number(Tower):
 
 
 @pytest.fixture
-def number(monkeypatch: pytest.MonkeyPatch) -> type[Number]:
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+def number(monkeypatch: pytest.MonkeyPatch, own_registry: None) -> type[Number]:
     monkeypatch.setattr(Number, "kind", "")
     return register("number")(Number)
 
