@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geobind.errors import GeoBindError
+from geobind.towers import base
 from geobind.towers.base import (
     Processor,
     Tower,
