@@ -307,11 +307,8 @@ class GeoBind:
 
 def best_device() -> torch.device:
     """The accelerator where there is one, else the CPU."""
-    return (
-        torch.accelerator.current_accelerator() or torch.device("cpu")
-        if torch.accelerator.is_available()
-        else torch.device("cpu")
-    )
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def _move(tower: Tower, device: str | torch.device | None) -> torch.device:

@@ -15,7 +15,11 @@ def with_stand_ins(space: GeoBind, stand_ins: Mapping[str, str]) -> GeoBind:
 
     >>> clip = with_stand_ins(space, {"satellite": "image"})
     >>> report = evaluate(space, evaluations, baseline=clip, baseline_name="CLIP")
+
+    Raises GeoBindError for a modality without a tower, on either side.
     """
+    for modality in stand_ins:
+        space.tower(modality)  # names the modality if there is none
     towers = [
         StandIn(modality, space.tower(stand_ins[modality]))
         if modality in stand_ins

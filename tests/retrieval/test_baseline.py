@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from geobind import Evaluation, GeoBind, evaluate
+from geobind import Evaluation, GeoBind, GeoBindError, evaluate
 from geobind.retrieval.baseline import with_stand_ins
 from tests.spaces import DIM, vector_pairs, vector_tower
 
@@ -28,3 +29,10 @@ def test_only_what_differs_is_laid_beside_the_space(recwarn):
     assert [row["baseline"] is None for row in rows] == [False, False, True, True]
     assert rows[0]["baseline_name"] == "other"
     assert rows[0]["baseline"].keys() == rows[0]["chance"].keys()
+
+
+@pytest.mark.parametrize("stand_ins", [{"satelite": "image"}, {"satellite": "imagee"}])
+def test_a_modality_without_a_tower_is_named(stand_ins):
+    space = GeoBind(DIM, [vector_tower("satellite"), vector_tower("image")])
+    with pytest.raises(GeoBindError, match="did you mean"):
+        with_stand_ins(space, stand_ins)
