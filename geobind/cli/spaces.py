@@ -1,75 +1,16 @@
-"""The command line: parses, calls the public API, prints."""
+"""Commands that make and look into a space: bind, evaluate, embed, info, doctor."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
-from geobind import __version__
-from geobind.errors import GeoBindError, GeoBindWarning
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_POSITION = re.compile(r"-[\d.]+\s*,\s*[-+\d.]+")
-
-
-class _Values(TyperCommand):
-    """A command whose values may begin with a minus: -33.9,18.4 is a position and no option."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, [f" {arg}" if _POSITION.fullmatch(arg) else arg for arg in args])
-
-
-app = typer.Typer(
-    name="geobind",
-    help="Learn and use one embedding space for everything known about a place, bound by satellite images.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-Space = Annotated[str, typer.Argument(metavar="DIR", help="A saved space: a folder or a Hub id.")]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the accelerator where there is one.")
-]
-OnError = Literal["raise", "skip"]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode files; chosen by the data if not given.")
-]
-
-
-def main() -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit status 1."""
-    warnings.showwarning = _show_warning
-    try:
-        app()
-    except GeoBindError as error:
-        print(f"geobind: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: Any = None,
-) -> None:
-    if issubclass(category, GeoBindWarning):
-        print(f"geobind: warning: {message}", file=sys.stderr)
-    elif category not in (FutureWarning, DeprecationWarning):
-        print(f"{category.__name__}: {message}", file=sys.stderr)
+from geobind.cli.app import Device, OnError, Space, Values, Workers, app, interruptible, print_tables
+from geobind.errors import GeoBindError
 
 
 @app.command()
@@ -93,9 +34,9 @@ def bind(
     if dry_run:
         from geobind.binding.plan import plan_table
 
-        _print_tables([plan_table(plan.plan(limit=limit))])
+        print_tables([plan_table(plan.plan(limit=limit))])
         return
-    with _interruptible(out):
+    with interruptible(out):
         plan.run(
             out, limit=limit, strict=strict, workers=workers, report=lambda result: print(result.summary())
         )
@@ -142,14 +83,14 @@ def evaluate(
         )
     baseline = judged.open_baseline(loaded)
     report = run(loaded, evaluations, baseline=baseline, device=device, progress=sys.stderr.isatty())
-    _print_tables(report.tables())
+    print_tables(report.tables())
     report.write(folder)
     if json_file is not None:
         write_text(json_file, report.to_json())
     print(f"Written: {folder}/metrics.json, metrics.md, recall.png")
 
 
-@app.command(cls=_Values)
+@app.command(cls=Values)
 def embed(
     space: Space,
     modality: Annotated[
@@ -194,45 +135,7 @@ def info(
     if as_json:
         print(json.dumps(content, indent=2))
         return
-    _print_tables(space_tables(content))
-
-
-@app.command()
-def demo(
-    out: Annotated[
-        Path, typer.Option(help="Folder for the Earth, the space, tables, maps and report.html.")
-    ] = Path("runs/demo"),
-    places: Annotated[int, typer.Option(min=600, help="Places of the miniature Earth.")] = 12_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    export: Annotated[
-        Path | None,
-        typer.Option(help="Only write the Earth, as ordinary files and tables, into this folder."),
-    ] = None,
-) -> None:
-    """A miniature Earth: five modalities bound through satellite images in minutes, with world maps."""
-    from geobind.demo.run import export_earth, run_demo, summary_tables
-
-    with _interruptible(export or out):
-        if export is not None:
-            export_earth(export, places=places, seed=seed)
-            print(f"Earth of {places:,} places written to {export}; README.md there explains it")
-            return
-        results = run_demo(out, places=places, seed=seed)
-    _print_tables([*results.report.tables(), *summary_tables(results)])
-    print(f"Written: {out}/report.html, maps.png, metrics.json, metrics.md; {out}/space is the space")
-
-
-@contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Ctrl-C ends a long job with a line that says what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(
-            f"geobind: stopped; what is finished is kept in {out}, and the same command goes on",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from None
+    print_tables(space_tables(content))
 
 
 @app.command()
@@ -243,27 +146,4 @@ def doctor(
     from geobind.describe import doctor_tables
     from geobind.space import GeoBind
 
-    _print_tables(doctor_tables(None if space is None else GeoBind.from_pretrained(space)))
-
-
-def _print_tables(tables: Iterable[Table]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    for table in tables:
-        console.print(table)
-
-
-def _version(value: bool) -> None:
-    if value:
-        print(f"geobind {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+    print_tables(doctor_tables(None if space is None else GeoBind.from_pretrained(space)))

@@ -1,0 +1,107 @@
+"""The command line's frame: the application, what its commands share, and how errors are told."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from geobind import __version__
+from geobind.errors import GeoBindError, GeoBindWarning
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_POSITION = re.compile(r"-[\d.]+\s*,\s*[-+\d.]+")
+
+
+class Values(TyperCommand):
+    """A command whose values may begin with a minus: -33.9,18.4 is a position and no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f" {arg}" if _POSITION.fullmatch(arg) else arg for arg in args])
+
+
+app = typer.Typer(
+    name="geobind",
+    help="Learn and use one embedding space for everything known about a place, bound by satellite images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Space = Annotated[str, typer.Argument(metavar="DIR", help="A saved space: a folder or a Hub id.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the accelerator where there is one.")
+]
+OnError = Literal["raise", "skip"]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that decode files; chosen by the data if not given.")
+]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line on stderr and exit status 1."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except GeoBindError as error:
+        print(f"geobind: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    if issubclass(category, GeoBindWarning):
+        print(f"geobind: warning: {message}", file=sys.stderr)
+    elif category not in (FutureWarning, DeprecationWarning):
+        print(f"{category.__name__}: {message}", file=sys.stderr)
+
+
+@contextmanager
+def interruptible(out: Path) -> Iterator[None]:
+    """Ctrl-C ends a long job with a line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"geobind: stopped; what is finished is kept in {out}, and the same command goes on",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"geobind {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
