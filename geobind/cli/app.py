@@ -85,6 +85,7 @@ def interruptible(out: Path) -> Iterator[None]:
 
 
 def print_tables(tables: Iterable[Table]) -> None:
+    """Print rich tables, as wide as the terminal."""
     from rich.console import Console
 
     console = Console()
