@@ -16,6 +16,8 @@ _PUBLIC = {
     "bind": "geobind.binding.loop",
     "Evaluation": "geobind.retrieval.evaluation",
     "evaluate": "geobind.retrieval.evaluation",
+    "Query": "geobind.retrieval.query",
+    "Term": "geobind.retrieval.query",
     "Recipe": "geobind.recipe",
     "Tower": "geobind.towers.base",
     "Processor": "geobind.towers.base",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from geobind.errors import GeoBindError, GeoBindWarning, MediaError
     from geobind.recipe import Recipe
     from geobind.retrieval.evaluation import Evaluation, evaluate
+    from geobind.retrieval.query import Query, Term
     from geobind.space import GeoBind
     from geobind.towers.base import Processor, Tower, build_tower, register
 
