@@ -17,10 +17,10 @@ from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
 from geobind import __version__
-from geobind.binding.cache import cache_folder
 from geobind.console import add_row, size_text, table
 from geobind.errors import GeoBindError
 from geobind.space import GeoBind
+from geobind.storage import cache_folder
 from geobind.towers.base import read_spec
 
 DEPENDENCIES = (

@@ -41,10 +41,11 @@ class TowerSpec(BaseModel):
 
 
 class PairsSpec(_Strict):
-    """A table or a folder of pairs; the keys are the arguments of `Pairs.from_table` and `from_folder`."""
+    """A table, a folder or shards; the keys are the arguments of `Pairs.from_table`, `from_folder`, `from_shards`."""
 
     table: str | None = None
     folder: str | None = None
+    shards: str | list[str] | None = None
     root: str | None = None
     columns: dict[str, str | list[str]] | None = None
     features: dict[str, str] | None = None
@@ -54,16 +55,17 @@ class PairsSpec(_Strict):
     verbatim: list[str] = ["text"]
 
     def open(self, name: str) -> Pairs:
-        if (self.table is None) == (self.folder is None):
-            raise GeoBindError(f"pairs.{name}: give either `table` or `folder`")
-        options = self.model_dump(exclude_none=True, exclude={"table", "folder"}, exclude_unset=True)
+        sources = self.model_dump(include={"table", "folder", "shards"}, exclude_none=True)
+        if len(sources) != 1:
+            raise GeoBindError(f"pairs.{name}: give one of `table`, `folder` and `shards`")
+        options = self.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources})
+        if self.table is not None:
+            return Pairs.from_table(self.table, name=name, **options)
+        if self.root is not None:
+            raise GeoBindError(f"pairs.{name}: 'root' belongs to a table, not to a {min(sources)}")
         if self.folder is not None:
-            if set(options) - {"split"}:
-                raise GeoBindError(
-                    f"pairs.{name}: {min(set(options) - {'split'})!r} belongs to a table, not to a folder"
-                )
             return Pairs.from_folder(self.folder, name=name, **options)
-        return Pairs.from_table(self.table, name=name, **options)
+        return Pairs.from_shards(self.shards or [], name=name, **options)
 
 
 class EvaluationSpec(_Strict):

@@ -15,6 +15,12 @@ from safetensors import SafetensorError
 from geobind.errors import GeoBindError
 
 
+def cache_folder() -> Path:
+    """Where targets of frozen towers and indexes of shards are kept: $GEOBIND_CACHE, else the user's cache folder."""
+    base = os.environ.get("GEOBIND_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geobind"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a crash leaves either the old content or the new."""
     temporary = path.with_name(path.name + ".tmp")

@@ -17,15 +17,10 @@ import numpy as np
 
 from geobind.errors import GeoBindError
 from geobind.space import GeoBind
+from geobind.storage import cache_folder
 from geobind.towers.base import Row
 
 DIGEST = 16  # bytes of a key
-
-
-def cache_folder() -> Path:
-    """Where targets are kept: $GEOBIND_CACHE, else the user's cache folder."""
-    base = os.environ.get("GEOBIND_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geobind"
 
 
 def value_digest(row: Row, columns: Sequence[str]) -> bytes:

@@ -126,6 +126,6 @@ class StageLoader:
 def default_workers(pairs: Pairs, modalities: list[str]) -> int:
     """One worker a core but one (at most 8) where files are decoded; none for vectors and text."""
     first = pairs[0]
-    if not any(isinstance(first.get(modality), Path) for modality in modalities):
+    if not any(isinstance(first.get(modality), Path | bytes) for modality in modalities):
         return 0
     return min(8, max(1, (os.cpu_count() or 2) - 1))

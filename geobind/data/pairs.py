@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from geobind.data.columns import Column, RawColumns, Strings, as_column, strings
 from geobind.data.features import look_up
 from geobind.data.folder import read_folder
+from geobind.data.layouts import read_layout
 from geobind.data.places import common_length, number_places
+from geobind.data.shards import read_shards
+from geobind.data.source import Source
 from geobind.data.table import read_columns, read_table, times
 from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
 
@@ -96,19 +99,59 @@ class Pairs(Sequence[dict[str, Any]]):
         return cls._build(raw, name or "table", root, features, verbatim, f"table {where}")
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, name: str | None = None, split: str | None = None) -> Pairs:
-        """Read a folder of files named by position, or of sub-folders by modality with equal stems.
+    def from_folder(
+        cls, folder: str | Path, *, name: str | None = None, split: str | None = None, **options: Any
+    ) -> Pairs:
+        """Read a folder: of a published layout, of files named by position, or of sub-folders by modality.
 
-        Either `<lat>_<lon>.jpg` (or `<id>_<lat>_<lon>.jpg`): modalities satellite and location. Or
+        SoundingEarth's folder and folders of tar or Parquet shards are recognised, and take the options of
+        `from_table`; `geobind data inspect` shows their columns. Plain folders are either `<lat>_<lon>.jpg` (or `<id>_<lat>_<lon>.jpg`): modalities satellite and location. Or
         `satellite/tile_01.jpg`, `audio/tile_01.ogg`, `text/tile_01.txt` (one caption a line, read now) and
         any other modality. Both may stand under split folders (train, val, test); without them, `split`
         is the split of all rows. Keys are paths relative to the folder; one stem is one place.
 
-        Raises GeoBindError for another layout; warns of files left out and of `leaks`.
+        Raises GeoBindError for another layout; warns of files left out, dates that are none and of `leaks`.
         """
         folder = Path(folder)
         name = name or folder.resolve().name
+        source = read_layout(folder)
+        if source is not None:
+            return cls._from_source(source, name, split=split, **options)
+        if options:
+            raise GeoBindError(f"{min(options)!r} belongs to a table, not to the folder of files {folder}")
         return cls._build(read_folder(folder, split), name, folder, None, ("text",), f"folder {folder}")
+
+    @classmethod
+    def from_shards(
+        cls, shards: str | Path | Sequence[str | Path], *, name: str | None = None, **options: Any
+    ) -> Pairs:
+        """Tar shards (WebDataset), local or over HTTP, as rows by index; `options` as in `from_table`.
+
+        A sample is what shares a name up to its first dot; columns are the rest of the names of its members
+        (`overhead.jpg`, `txt`) and the fields of its JSON. Members called overhead, groundlevel, satellite,
+        image, audio, jpg, flac, txt and the like are found without `columns`.
+
+        >>> Pairs.from_shards("https://host/train-{000..127}.tar", columns={"satellite": "tile.png"})
+
+        shards: a folder, paths, patterns or URLs. Each shard is read through once for its index, which the
+        cache keeps. Raises GeoBindError for a broken shard, one member twice, a server without ranges.
+        """
+        source = read_shards(shards)
+        return cls._from_source(source, name or "shards", **options)
+
+    @classmethod
+    def _from_source(
+        cls, source: Source, name: str, *,
+        columns: Mapping[str, str | Sequence[str]] | None = None,
+        features: Mapping[str, str | Path] | None = None,
+        split: str | None = None, place: str | None = None, group: str | None = None,
+        verbatim: Sequence[str] = ("text",),
+    ) -> Pairs:  # fmt: skip
+        raw = read_columns(
+            source.table, source.where, columns=columns or source.columns, features=list(features or ()),
+            named={"split": split, "place": place, "group": group}, media=source.media, mend_dates=True,
+        )  # fmt: skip
+        return cls._build(raw, name, source.root, features, verbatim, f"table {source.where}")
 
     @classmethod
     def from_columns(

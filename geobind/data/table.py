@@ -17,10 +17,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geobind.data.columns import RawColumns, Vectors, locations, strings, with_gaps
+from geobind.data.columns import Column, RawColumns, Vectors, locations, strings, with_gaps
 from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
 
-_AXES = (("latitude", "lat"), ("longitude", "lon"))
+AXES = (("latitude", "lat"), ("longitude", "lon"))
 _KNOWN = ("satellite", "image", "text", "audio", "environment")
 
 
@@ -31,13 +31,17 @@ def read_columns(
     columns: Mapping[str, str | Sequence[str]] | None,
     features: Sequence[str],
     named: Mapping[str, str | None],
+    media: Mapping[str, Column] | None = None,
+    mend_dates: bool = False,
 ) -> RawColumns:
     """The columns of a table that `Pairs.from_table` asks for, with lists of strings as one row an item.
 
-    `named` is what the caller calls the columns split, place and group (None: that very name, if there).
+    `named` is what the caller calls the columns split, place and group (None: that very name, if there);
+    `media` are columns that lie elsewhere, by name. `mend_dates` as in `times`.
     """
     if table.num_rows == 0:
         raise GeoBindError(f"table {where} has no rows")
+    media = media or {}
     wanted: dict[str, Any] = dict(columns or {name: name for name in _KNOWN if name in table.column_names})
     wanted |= {modality: modality for modality in features if modality not in wanted}
     location = positions(table, where, wanted.pop("location", None))
@@ -48,7 +52,9 @@ def read_columns(
         )
     values: dict[str, Any] = {}
     for modality, names in wanted.items():
-        if isinstance(names, str):
+        if isinstance(names, str) and names in media:
+            values[modality] = media[names]
+        elif isinstance(names, str):
             values[modality] = column(table, names, where, f"modality {modality!r}")
         else:
             values[modality] = stacked(table, names, where, modality)
@@ -59,7 +65,7 @@ def read_columns(
         if name is not None or what in table.column_names:
             setattr(raw, what, column(table, name or what, where, f"the {what} column"))
     if raw.datetime is not None:
-        raw.datetime = times(raw.datetime, f"table {where}, column 'datetime'")
+        raw.datetime = times(raw.datetime, f"table {where}, column 'datetime'", mend=mend_dates)
     lists = {
         key: item for key, item in values.items() if isinstance(item, pa.Array) and _is_string_list(item.type)
     }
@@ -138,7 +144,7 @@ def stacked(table: pa.Table, names: Sequence[str], where: str, modality: str) ->
 def positions(table: pa.Table, where: str, names: Sequence[str] | None = None) -> NDArray[np.float64] | None:
     """(n, 2) latitude, longitude of the rows, NaN where empty: from columns, else from GeoParquet points."""
     if names is None:
-        found = [next((name for name in options if name in table.column_names), None) for options in _AXES]
+        found = [next((name for name in options if name in table.column_names), None) for options in AXES]
         if found == [None, None]:
             return _geometry_positions(table, where)
         if None in found:
@@ -214,10 +220,11 @@ def _is_wgs84(crs: dict[str, Any]) -> bool:
     )
 
 
-def times(values: Any, where: str) -> NDArray[np.datetime64]:
+def times(values: Any, where: str, *, mend: bool = False) -> NDArray[np.datetime64]:
     """ISO 8601 strings, dates or timestamps as UTC microseconds; NaT where empty; no zone means UTC.
 
-    Raises GeoBindError naming the row that is none of them.
+    Raises GeoBindError naming the row that is none of them, or with `mend` takes it as missing and warns how
+    many there are: published tables hold 0000-00-00 and days that no month has.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         return values.astype("datetime64[us]")
@@ -229,18 +236,30 @@ def times(values: Any, where: str) -> NDArray[np.datetime64]:
         )
     items = values.to_pylist() if isinstance(values, pa.Array) else list(values)
     result = np.full(len(items), np.datetime64("NaT"), dtype="datetime64[us]")
+    broken: list[Any] = []
     for row, item in enumerate(items):
         if item is None or item == "":
             continue
         try:
             moment = item if isinstance(item, datetime) else datetime.fromisoformat(item)
         except (TypeError, ValueError):
+            if mend:
+                broken.append(item)
+                continue
             raise GeoBindError(
-                f"{where}, row {row} (from 0): {shorten(item)} is no time; expected ISO 8601 such as 2021-05-30T12:00:00Z"
+                f"{where}, row {row} (from 0): {shorten(item)} is no time; expected ISO 8601 such as "
+                f"2021-05-30T12:00:00Z, or an empty cell where it is not known"
             ) from None
         if moment.tzinfo is not None:
             moment = moment.astimezone(UTC).replace(tzinfo=None)
         result[row] = np.datetime64(moment, "us")
+    if broken:
+        warnings.warn(
+            f"{where}: {len(broken):,} of {len(items):,} dates are none, such as {shorten(broken[0])}: they count as "
+            f"missing",
+            GeoBindWarning,
+            stacklevel=5,
+        )
     return result
 
 

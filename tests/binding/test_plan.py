@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from geobind import GeoBind, GeoBindError, Pairs, Recipe, Stage, bind, build_tower
-from geobind.binding.cache import TargetCache, cache_folder, target_folder
+from geobind.binding.cache import TargetCache, target_folder
 from geobind.binding.loop import BindReport
 from geobind.binding.plan import plan_stage, plan_table
+from geobind.storage import cache_folder
 from tests.spaces import DIM, vector_pairs, vector_space
 from tests.toy import write_recipe
 

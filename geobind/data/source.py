@@ -1,0 +1,70 @@
+"""A layout of files as one table: what readers of published data give and `Pairs` is made of."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from geobind.data.columns import Column
+from geobind.data.table import AXES
+from geobind.errors import GeoBindWarning
+
+_SPLIT = re.compile(r"(train|val|valid|validation|dev|test)(?![a-z])", re.IGNORECASE)
+_SAME = {"valid": "val", "validation": "val", "dev": "val"}
+
+
+@dataclass
+class Source:
+    """A table and what its columns mean; `Pairs.from_folder` and `from_shards` start from one.
+
+    table: a row an observation; columns latitude, longitude, datetime, split, place where they are known.
+    where: its name in messages; root: folder of relative paths; columns: modality to its column unless the
+    user says otherwise; media: columns that are no part of the table, such as members of tar shards;
+    layout: what to call it; notes: what a user should know of it.
+    """
+
+    table: pa.Table
+    where: str
+    root: Path
+    columns: dict[str, str | Sequence[str]]
+    media: Mapping[str, Column] = field(default_factory=dict)
+    layout: str = "table"
+    notes: list[str] = field(default_factory=list)
+
+
+def split_of_name(path: str) -> str | None:
+    """The split that a file's name begins with, or a folder above it is called: train, val, test or None.
+
+    >>> split_of_name("with_sentinel/train_12.tar")
+    'train'
+    """
+    *folders, name = path.split("/")
+    match = _SPLIT.match(name)
+    for folder in reversed(folders):
+        match = match or _SPLIT.fullmatch(folder)
+    if match is None:
+        return None
+    found = match[1].lower()
+    return _SAME.get(found, found)
+
+
+def with_places(table: pa.Table) -> pa.Table:
+    """The table with a column `place`, equal where the position is, if it has positions and no such column."""
+    axes = [next((n for n in names if n in table.column_names), None) for names in AXES]
+    if "place" in table.column_names or None in axes:
+        return table
+    latitude, longitude = (table[name].cast(pa.large_string()) for name in axes)
+    return table.append_column(
+        "place", pc.binary_join_element_wise(latitude, longitude, pa.scalar(",", pa.large_string()))
+    )
+
+
+def warn(message: str) -> None:
+    """Tell the user something about data, as one line."""
+    warnings.warn(message, GeoBindWarning, stacklevel=3)
