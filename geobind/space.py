@@ -13,13 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from geobind.console import progress_bar
 from geobind.errors import GeoBindError, GeoBindWarning, MediaError, did_you_mean
 from geobind.storage import read_json, recover_folder, replace_folder, write_text, writing
-from geobind.towers.base import Batch, Processor, Row, Tower, fingerprint, load_tower
+from geobind.towers.base import Row, Tower, fingerprint, load_tower
+from geobind.towers.rows import CollateReadable, ProcessedRows, conditioned_rows, warn_unconditioned
 
 FORMAT = 1
 
@@ -128,6 +130,9 @@ class GeoBind:
         modality: str,
         values: Sequence[Any] | np.ndarray,
         *,
+        latitude: ArrayLike | None = None,
+        longitude: ArrayLike | None = None,
+        datetime: Any = None,
         batch_size: int = 64,
         device: str | torch.device | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -141,6 +146,8 @@ class GeoBind:
         (1, 512)
 
         `values` are what the modality's processor takes: paths, bytes, arrays, sentences, (lat, lon).
+        `latitude`, `longitude` (degrees) and `datetime` (ISO 8601 or datetime, UTC), one for all or one
+        each, are for towers conditioned on place and time; without them they embed these as unknown.
         `dtype` is the precision of the computation; `device` is the GPU where there is one.
         `on_error="skip"` leaves a row of NaN for what cannot be read and warns with the list.
         Raises GeoBindError for an unknown modality, MediaError naming the first unreadable value.
@@ -149,7 +156,10 @@ class GeoBind:
             raise GeoBindError(
                 f"embed takes a list of values, got one {type(values).__name__}: write [{values!r:.40}]"
             )
-        rows = [{modality: value} for value in values]
+        rows = conditioned_rows(
+            modality, values, self.tower(modality).processor,
+            latitude=latitude, longitude=longitude, datetime=datetime,
+        )  # fmt: skip
         return self.embed_rows(
             modality, rows, batch_size=batch_size, device=device, dtype=dtype, on_error=on_error,
             workers=workers, progress=progress,
@@ -198,8 +208,9 @@ class GeoBind:
             raise GeoBindError(f"on_error is {on_error!r}; give 'raise' or 'skip'")
         tower = self.tower(modality)
         place = _move(tower, device)
+        warn_unconditioned(modality, tower.processor, rows)
         loader = DataLoader(
-            _Rows(rows, tower.processor), batch_size=batch_size, num_workers=workers, collate_fn=_Collate(tower.processor),
+            ProcessedRows(rows, tower.processor), batch_size=batch_size, num_workers=workers, collate_fn=CollateReadable(tower.processor),
             persistent_workers=False, multiprocessing_context="spawn" if workers else None,
         )  # fmt: skip
         precision = getattr(torch, dtype)
@@ -331,33 +342,6 @@ def warn_unreadable(messages: Sequence[str], of: str, result: str) -> None:
         GeoBindWarning,
         stacklevel=3,
     )
-
-
-class _Rows(Dataset[Any]):
-    """Processed rows with their positions; an unreadable one comes as its error message."""
-
-    def __init__(self, rows: Sequence[Row], processor: Processor) -> None:
-        self.rows, self.processor = rows, processor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> tuple[int, Batch | str]:
-        try:
-            return position, self.processor(self.rows[position])
-        except MediaError as error:
-            return position, f"row {position}: {error}"
-
-
-class _Collate:
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
-
-    def __call__(self, items: list[tuple[int, Batch | str]]) -> tuple[list[int], Batch | None, list[str]]:
-        good = [(position, item) for position, item in items if not isinstance(item, str)]
-        errors = [item for _, item in items if isinstance(item, str)]
-        batch = self.processor.collate([item for _, item in good]) if good else None
-        return [position for position, _ in good], batch, errors
 
 
 def _pair(a: str, b: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import json
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geobind.data.columns import Column, RawColumns, Vectors, locations, strings, with_gaps
-from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
+from geobind.errors import GeoBindError, GeoBindWarning, MediaError, did_you_mean, shorten
 
 AXES = (("latitude", "lat"), ("longitude", "lon"))
 _KNOWN = ("satellite", "image", "text", "audio", "environment")
@@ -238,21 +238,14 @@ def times(values: Any, where: str, *, mend: bool = False) -> NDArray[np.datetime
     result = np.full(len(items), np.datetime64("NaT"), dtype="datetime64[us]")
     broken: list[Any] = []
     for row, item in enumerate(items):
-        if item is None or item == "":
-            continue
         try:
-            moment = item if isinstance(item, datetime) else datetime.fromisoformat(item)
-        except (TypeError, ValueError):
-            if mend:
-                broken.append(item)
-                continue
-            raise GeoBindError(
-                f"{where}, row {row} (from 0): {shorten(item)} is no time; expected ISO 8601 such as "
-                f"2021-05-30T12:00:00Z, or an empty cell where it is not known"
-            ) from None
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(UTC).replace(tzinfo=None)
-        result[row] = np.datetime64(moment, "us")
+            result[row] = np.datetime64(moment(item), "us")
+        except MediaError as error:
+            if not mend:
+                raise GeoBindError(
+                    f"{where}, row {row} (from 0): {error}, or an empty cell where it is not known"
+                ) from None
+            broken.append(item)
     if broken:
         warnings.warn(
             f"{where}: {len(broken):,} of {len(items):,} dates are none, such as {shorten(broken[0])}: they count as "
@@ -261,6 +254,29 @@ def times(values: Any, where: str, *, mend: bool = False) -> NDArray[np.datetime
             stacklevel=5,
         )
     return result
+
+
+def moment(value: Any) -> datetime | None:
+    """An ISO 8601 string, a date or a time as UTC without a zone (none given means UTC); None where empty.
+
+    >>> moment("2021-05-30T14:00:00+02:00")
+    datetime.datetime(2021, 5, 30, 12, 0)
+
+    Raises MediaError for anything else.
+    """
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()  # NaT becomes None
+    if value is None or value == "" or value != value:  # pandas' NaT and NaN
+        return None
+    try:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise MediaError(
+            f"{shorten(value)} is no time; expected ISO 8601 such as 2021-05-30T12:00:00Z"
+        ) from None
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
 def _explode(raw: RawColumns, lists: Mapping[str, pa.Array]) -> RawColumns:

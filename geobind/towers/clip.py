@@ -12,7 +12,9 @@ from torch import Tensor
 from geobind.errors import GeoBindError
 from geobind.towers.base import register
 from geobind.towers.checkpoints import preprocessor
+from geobind.towers.condition import ConditionedTower
 from geobind.towers.pixels import Fit, PixelProcessor, as_augment, image_transform, save_image_transform
+from geobind.towers.place_time import ConditionValue, as_condition
 from geobind.towers.pretrained import ConfigValue, PretrainedTower
 from geobind.towers.tokens import TextProcessor, load_tokenizer, save_tokenizer
 
@@ -95,7 +97,7 @@ class ClipText(PretrainedTower):
 
 
 @register("clip")
-class ClipVision(PretrainedTower):
+class ClipVision(ConditionedTower):
     """Satellite or ground-level images through a CLIP or SigLIP vision model.
 
     >>> ClipVision("satellite", weights="openai/clip-vit-base-patch32", fit="squash")
@@ -106,6 +108,7 @@ class ClipVision(PretrainedTower):
     size (pixels), mean, std (of 0..1), fit ("squash" or "crop"): instead of what the checkpoint's
     preprocessor_config.json says. Another `size` interpolates the position embeddings.
     augment: when the tower learns: True, False, or fields of `geobind.media.images.Augment`.
+    condition: add what place and time say: "sphere", "sat2cap" or fields of `Condition`.
     Raises GeoBindError where weights are missing.
     """
 
@@ -120,6 +123,7 @@ class ClipVision(PretrainedTower):
         std: Sequence[float] | None = None,
         fit: Fit | None = None,
         augment: bool | dict[str, Any] = True,
+        condition: ConditionValue | None = None,
     ) -> None:
         super().__init__(modality)
         source = self.load_side("vision", _VISION, weights, config)
@@ -138,9 +142,11 @@ class ClipVision(PretrainedTower):
         )
         self.interpolate = transform.size != trained
         self.transform = transform
-        self.processor = PixelProcessor(modality, transform)
+        told = as_condition(condition)
+        self.processor = PixelProcessor(modality, transform, told)
+        self.condition_on(told, source)
 
-    def encode(self, pixels: Tensor) -> Tensor:  # type: ignore[override]
+    def features(self, pixels: Tensor) -> Tensor:
         if self.family == "siglip2":
             return self.model(**_patches(pixels, self.model.config.patch_size)).pooler_output
         output = self.model(pixel_values=pixels, interpolate_pos_encoding=self.interpolate)

@@ -16,8 +16,10 @@ from geobind.media.images import ImageTransform
 from geobind.media.rasters import BandTransform
 from geobind.towers.base import register
 from geobind.towers.checkpoints import checkpoint, preprocessor
+from geobind.towers.condition import ConditionedTower
 from geobind.towers.pixels import Fit, PixelProcessor, as_augment, image_transform, save_image_transform
-from geobind.towers.pretrained import ConfigValue, PretrainedTower, load_config, load_model
+from geobind.towers.place_time import ConditionValue, as_condition
+from geobind.towers.pretrained import ConfigValue, load_config, load_model
 
 Pooling = Literal["auto", "pooler", "cls", "mean"]
 
@@ -25,7 +27,7 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "fit":
 
 
 @register("hf")
-class HfVision(PretrainedTower):
+class HfVision(ConditionedTower):
     """ViT, DINOv2, DINOv3, ResNet, ConvNeXt, Swin and the like, their features pooled to one vector.
 
     >>> HfVision("satellite", weights="facebook/dinov2-base")
@@ -37,7 +39,7 @@ class HfVision(PretrainedTower):
     channels: as in the configuration unless given; colour filters become the mean of the three, repeated
     and scaled by 3 / channels, so that channels which all show the same give what a grey picture gave.
     Other than three channels, or `bands`, read rasters, and need one `mean` and `std` for each.
-    size, mean, std, fit, augment: as for `clip`; the default is ImageNet's normalisation.
+    size, mean, std, fit, augment, condition: as for `clip`; the default is ImageNet's normalisation.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class HfVision(PretrainedTower):
         std: Sequence[float] | None = None,
         fit: Fit | None = None,
         augment: bool | dict[str, Any] = True,
+        condition: ConditionValue | None = None,
     ) -> None:
         super().__init__(modality)
         source = checkpoint(weights)
@@ -84,11 +87,13 @@ class HfVision(PretrainedTower):
                 {"size": size, "mean": mean, "std": std, "fit": fit},
                 as_augment(modality, augment),
             )
-        self.processor = PixelProcessor(modality, self.transform)
+        told = as_condition(condition)
+        self.processor = PixelProcessor(modality, self.transform, told)
         takes = inspect.signature(self.model.forward).parameters
         resized = self.transform.size != usual and "interpolate_pos_encoding" in takes
         self.extra: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
         self._settle(pooling, channels, self.transform.size)
+        self.condition_on(told, source)
         self.forget("config")
 
     @torch.no_grad()
@@ -128,7 +133,7 @@ class HfVision(PretrainedTower):
             return hidden[:, 0]
         return hidden[:, self.prefix :].mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
-    def encode(self, pixels: Tensor) -> Tensor:  # type: ignore[override]
+    def features(self, pixels: Tensor) -> Tensor:
         return self._pool(self.model(pixel_values=pixels, **self.extra))
 
     def settings(self) -> dict[str, Any]:

@@ -41,13 +41,29 @@ def equal_earth(latitude: float, longitude: float) -> tuple[float, float]:
     return x * _SCALE / 180, y * _SCALE / 180
 
 
-class LocationProcessor(Processor):
-    """(latitude, longitude) in degrees WGS84, in that order, to the (2,) float32 point on the map.
+def read_position(value: Any, name: str = "location") -> tuple[float, float]:
+    """(latitude, longitude) in degrees WGS84, in that order, as floats; longitude within -180..180.
 
-    Longitudes run from -180 to 180; those of grids that count from 0 to 360 are taken too, 190 being -170.
+    Longitudes of grids that count from 0 to 360 are taken too, 190 being -170. Raises MediaError for
+    what is no position on the globe.
     """
+    try:
+        latitude, longitude = (float(number) for number in value)
+    except (TypeError, ValueError):
+        raise MediaError(
+            f"{name}: {shorten(value)} is not a position; give (latitude, longitude) in degrees"
+        ) from None
+    if not (math.isfinite(latitude) and math.isfinite(longitude)):
+        raise MediaError(f"{name}: {shorten(value)} has NaN or infinity: remove the row or mend the value")
+    if not -90 <= latitude <= 90:
+        raise MediaError(f"latitude {latitude:g} is outside -90..90; the order is (latitude, longitude)")
+    if not -180 <= longitude <= 360:
+        raise MediaError(f"longitude {longitude:g} is outside -180..180 (and outside 0..360)")
+    return latitude, longitude - 360 if longitude > 180 else longitude
 
-    takes = "location"
+
+class LocationProcessor(Processor):
+    """(latitude, longitude) in degrees WGS84, in that order, to the (2,) float32 point on the map."""
 
     takes = "location"
 
@@ -55,25 +71,9 @@ class LocationProcessor(Processor):
         self.columns = (modality,)
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
-        value = row[self.columns[0]]
-        try:
-            latitude, longitude = (float(number) for number in value)
-        except (TypeError, ValueError):
-            raise MediaError(
-                f"{self.columns[0]}: {shorten(value)} is not a position; give (latitude, longitude) in degrees"
-            ) from None
-        if not (math.isfinite(latitude) and math.isfinite(longitude)):
-            raise MediaError(
-                f"{self.columns[0]}: {shorten(value)} has NaN or infinity: remove the row or mend the value"
-            )
-        if not -90 <= latitude <= 90:
-            raise MediaError(f"latitude {latitude:g} is outside -90..90; the order is (latitude, longitude)")
-        if not -180 <= longitude <= 360:
-            raise MediaError(f"longitude {longitude:g} is outside -180..180 (and outside 0..360)")
-        if longitude > 180:
-            longitude -= 360
+        position = read_position(row[self.columns[0]], self.columns[0])
         # Projected in double precision; as float32 the point is then good to a metre.
-        return {"point": torch.tensor(equal_earth(latitude, longitude), dtype=torch.float32)}
+        return {"point": torch.tensor(equal_earth(*position), dtype=torch.float32)}
 
     def settings(self) -> dict[str, Any]:
         return {"columns": list(self.columns), "projection": "equal earth"}

@@ -13,23 +13,33 @@ from geobind.errors import GeoBindError
 from geobind.media.images import Augment, ImageTransform
 from geobind.media.rasters import BandTransform
 from geobind.towers.base import Batch, Processor, Row
+from geobind.towers.place_time import COLUMNS, Condition, PlaceTime
 
 Fit = Literal["squash", "crop"]
 _BICUBIC = 3
 
 
 class PixelProcessor(Processor):
-    """A picture or a raster to {"pixels": (channels, size, size) float32}."""
+    """A picture or a raster to {"pixels": (channels, size, size) float32}.
 
-    def __init__(self, modality: str, transform: ImageTransform | BandTransform) -> None:
-        self.columns = (modality,)
+    With `condition` also what `geobind.towers.condition.PlaceTime` makes of the row.
+    """
+
+    def __init__(
+        self, modality: str, transform: ImageTransform | BandTransform, condition: Condition | None = None
+    ) -> None:
+        self.columns = (modality,) if condition is None else (modality, *COLUMNS)
         self.transform = transform
+        self.place_time = None if condition is None else PlaceTime(condition)
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
-        return {"pixels": self.transform(row[self.columns[0]], rng)}
+        item = {"pixels": self.transform(row[self.columns[0]], rng)}
+        return item if self.place_time is None else item | self.place_time(row, rng)
 
     def settings(self) -> dict[str, Any]:
         fixed = {key: value for key, value in self.transform.settings().items() if key != "augment"}
+        if self.place_time is not None:
+            fixed["condition"] = self.place_time.encoding
         return {"columns": list(self.columns), "transform": type(self.transform).__name__, **fixed}
 
 
