@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +168,9 @@ def load_model(cls: Any, config: Any, source: Path | None, *, optional: str | No
             f"weights {source} lack {len(missing)} of {len(state)} tensors of {type(model).__name__}, "
             f"which would be random: {shorten(', '.join(missing), 160)}; give a checkpoint of that model"
         )
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        # The library leaves views of the mapped file, at any address; the last bit of a product depends on it.
+        tensor.data = tensor.data.clone()
     return model.train()  # from_pretrained gives evaluation mode; a fresh module is in training mode
 
 
