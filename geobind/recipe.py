@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from geobind.binding.loop import BindReport, bind
 from geobind.binding.plan import StagePlan, plan_stage
 from geobind.binding.processes import main_process_first
-from geobind.binding.stage import Link, Stage
+from geobind.binding.stage import SHORT_FORM, Link, Stage
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, did_you_mean, shorten
 from geobind.retrieval.baseline import with_stand_ins
@@ -279,9 +279,5 @@ def _known_keys(path: list[str]) -> list[str]:
     if not path:
         return list(Recipe.model_fields)
     if path[0] == "stages":
-        return (
-            [*Link.model_fields]
-            if "links" in path
-            else [*Stage.model_fields, "learner", "target", "loss", "temperature", "learn_temperature"]
-        )
+        return [*Link.model_fields] if "links" in path else [*Stage.model_fields, *SHORT_FORM]
     return list(models[path[0]].model_fields)

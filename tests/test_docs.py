@@ -15,22 +15,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from geobind import GeoBindError, Recipe, Stage
-from geobind.binding.stage import Link
+from geobind import GeoBindError, Link, Recipe, Stage
+from geobind.binding.stage import SHORT_FORM
 from geobind.recipe import EvaluationSpec, PairsSpec, TowerSpec
 from geobind.towers.base import _BUILT_IN, tower_class
 from geobind.towers.head import HeadOptions
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# The short form of a stage: its two modalities, and keys of its one link.
-SHORT_FORM = {
-    "learner": ...,
-    "target": ...,
-    "loss": "symmetric",
-    "temperature": 0.07,
-    "learn_temperature": True,
-}
 
 
 def fields(model: type[BaseModel]) -> dict[str, object]:
@@ -61,7 +53,7 @@ def table(title: str) -> dict[str, object]:
         ("Towers", fields(TowerSpec)),
         ("Head", fields(HeadOptions)),
         ("Pairs", fields(PairsSpec)),
-        ("Stages", fields(Stage) | SHORT_FORM),
+        ("Stages", fields(Stage) | {key: fields(Link).get(key, ...) for key in SHORT_FORM}),
         ("Links", fields(Link)),
         ("Evaluations", fields(EvaluationSpec)),
     ],

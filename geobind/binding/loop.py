@@ -20,6 +20,7 @@ from geobind.binding.cache import Targets
 from geobind.binding.checkpoint import Checkpoints
 from geobind.binding.loader import StageBatch, StageLoader
 from geobind.binding.model import Binder, stage_loss
+from geobind.binding.negatives import ExtraNegatives
 from geobind.binding.prepare import cache_frozen, prepare
 from geobind.binding.processes import gather, make_accelerator
 from geobind.binding.stage import Stage
@@ -119,7 +120,8 @@ class _Training:
         validation: Validation | None, *, strict: bool, workers: int | None,
     ) -> None:  # fmt: skip
         self.accelerator, self.space, self.stage = accelerator, space, stage
-        self.pairs, self.targets, self.validation, self.strict = pairs, targets, validation, strict
+        self.pairs, self.targets, self.validation = pairs, targets, validation
+        self.strict, self.workers = strict, workers
         processors = {modality: space.tower(modality).processor for modality in stage.modalities}
         self.uncached = [modality for modality in stage.frozen if modality not in targets]
         self.loader = StageLoader(
@@ -129,6 +131,7 @@ class _Training:
         self.steps = stage.epochs * len(self.loader)
         for modality in self.uncached:
             space.tower(modality).to(accelerator.device).eval()
+        self.extra = ExtraNegatives(space, stage, pairs, targets)
         self.binder = Binder(space, stage.moving, stage.links)
         lr = optim.learning_rate(space, stage)
         optimizer = optim.optimizer(self.binder, stage, lr)
@@ -144,6 +147,9 @@ class _Training:
 
     def run(self, show: bool) -> BindReport:
         report = self.report
+        if report.step == 0:
+            on_error = "raise" if self.strict else "skip"
+            self.extra.fill(device=self.accelerator.device, on_error=on_error, workers=self.workers or 0)
         resumed_at, began, saved = report.step, time.monotonic() - report.seconds, time.monotonic()
         with progress_bar(disable=not show) as bar:
             task = bar.add_task(f"stage {self.stage.name}", total=self.steps, completed=resumed_at, note="")
@@ -179,7 +185,9 @@ class _Training:
         embeddings = moving | self.frozen_embeddings(batch.rows, inputs)
         everyone = {m: gather(vectors, accelerator.num_processes) for m, vectors in embeddings.items()}
         places = accelerator.gather(batch.places.to(accelerator.device))
-        loss = stage_loss(everyone, scales, places, self.stage.links, self.stage.positives)
+        rows = accelerator.gather(torch.from_numpy(batch.rows).to(accelerator.device)).cpu().numpy()
+        extra = self.extra.keys(report.step, rows, accelerator.device)
+        loss = stage_loss(everyone, scales, places, self.stage.links, self.stage.positives, extra)
         accelerator.backward(loss)
         if self.stage.clip_norm is not None:
             accelerator.clip_grad_norm_(self.binder.parameters(), self.stage.clip_norm)
@@ -188,6 +196,7 @@ class _Training:
         if not accelerator.optimizer_step_was_skipped:  # fp16 overflow
             self.scheduler.step()
         self.binder.clamp()
+        self.extra.push(everyone, places)
 
         value = float(loss.detach())
         if not np.isfinite(value):
@@ -259,6 +268,7 @@ class _Training:
             self.scheduler.load_state_dict(state["scheduler"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.extra.load(state["queues"])
             self.report = BindReport(**state["report"])
             self.best = self.checkpoints.load_best() if self.report.best_epoch is not None else None
         if self.accelerator.is_main_process:
@@ -277,6 +287,7 @@ class _Training:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
+                "queues": self.extra.state(),
                 "report": asdict(self.report),
             }
         )

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geobind.binding.losses import LOSSES, Positives, same_place_matrix
+from geobind.binding.losses import CONTRASTIVE, TRIPLET, Extra, Positives, same_place_matrix
+from geobind.binding.negatives import Keys
 from geobind.binding.stage import Link
 from geobind.space import GeoBind
 from geobind.towers.base import Batch
-
-MAX_LOG_SCALE = math.log(100)
 
 
 class Binder(nn.Module):
@@ -22,43 +21,61 @@ class Binder(nn.Module):
     `forward({modality: batch}) -> ({modality: (batch, dim)}, (links,) scales)`.
     """
 
+    fixed: Tensor
     learned: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, space: GeoBind, learners: list[str], links: list[Link]) -> None:
         super().__init__()
         self.learners = nn.ModuleDict({modality: space.tower(modality) for modality in learners})
-        initial = torch.tensor([math.log(1 / link.temperature) for link in links])
-        self.log_scale = nn.Parameter(initial)
-        self.register_buffer("learned", torch.tensor([float(link.learn_temperature) for link in links]))
         self.links = links
+        log_scales = {
+            "fixed": [math.log(1 / link.temperature) for link in links],
+            "low": [math.log(1 / link.temperature_range[1]) for link in links],
+            "high": [math.log(1 / link.temperature_range[0]) for link in links],
+        }
+        for name, values in log_scales.items():
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+        learned = [link.learn_temperature and link.loss in CONTRASTIVE for link in links]
+        self.register_buffer("learned", torch.tensor(learned, dtype=torch.float32), persistent=False)
+        # Without a gradient DDP would wait for it, and with one of zero AdamW would still decay it.
+        self.log_scale = nn.Parameter(self.fixed.clone(), requires_grad=any(learned))
 
     def forward(self, batches: dict[str, Batch]) -> tuple[dict[str, Tensor], Tensor]:
         embeddings = {
             modality: F.normalize(self.learners[modality](**batch).float(), dim=-1)
             for modality, batch in batches.items()
         }
-        log_scale = self.log_scale * self.learned + self.log_scale.detach() * (1 - self.learned)
-        return embeddings, log_scale.exp()
+        return embeddings, self._scales()
+
+    def _scales(self) -> Tensor:
+        return torch.where(self.learned > 0, self.log_scale, self.fixed).exp()
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep every logit scale within 1..100 (temperature 1..0.01), as CLIP does."""
-        self.log_scale.clamp_(0, MAX_LOG_SCALE)
+        """Keep every temperature within its link's range (0.01 to 1 unless set), as CLIP does."""
+        self.log_scale.copy_(torch.clamp(self.log_scale, self.low, self.high))
 
+    @torch.no_grad()
     def temperatures(self) -> dict[tuple[str, str], float]:
-        scales = self.log_scale.detach().exp().tolist()
-        return {link.pair: 1 / scale for link, scale in zip(self.links, scales, strict=True)}
+        return {link.pair: 1 / scale for link, scale in zip(self.links, self._scales().tolist(), strict=True)}
 
 
 def stage_loss(
-    embeddings: dict[str, Tensor], scales: Tensor, places: Tensor, links: list[Link], positives: Positives
-) -> Tensor:
-    """Weighted mean of the links' losses over one (global) batch; places (batch,) int64."""
+    embeddings: dict[str, Tensor], scales: Tensor, places: Tensor, links: list[Link], positives: Positives,
+    extra: list[Keys | None],
+) -> Tensor:  # fmt: skip
+    """Weighted mean of the links' losses over one (global) batch; places (batch,) int64, extra keys a link."""
     same_place = same_place_matrix(places)
     total = sum(link.weight for link in links)
-    losses = [
-        link.weight
-        * LOSSES[link.loss](embeddings[link.query], embeddings[link.gallery], scale, same_place, positives)
-        for link, scale in zip(links, scales, strict=True)
-    ]
+    losses = []
+    for link, scale, keys in zip(links, scales, extra, strict=True):
+        query, gallery = embeddings[link.query], embeddings[link.gallery]
+        if link.loss in TRIPLET:
+            loss = TRIPLET[link.loss](query, gallery, link.margin, same_place, positives)
+        else:
+            beyond = Extra(keys.vectors, same_place_matrix(places, keys.places)) if keys else None
+            loss = CONTRASTIVE[link.loss](query, gallery, scale, same_place, positives, beyond)
+        losses.append(link.weight * loss)
     return torch.stack(losses).sum() / total

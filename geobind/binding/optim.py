@@ -20,11 +20,12 @@ def learning_rate(space: GeoBind, stage: Stage) -> float:
 
 
 def optimizer(module: nn.Module, stage: Stage, lr: float) -> torch.optim.AdamW:
-    """AdamW; biases, norms and temperatures (fewer than two axes) do not decay."""
+    """AdamW; biases, norms and temperatures (fewer than two axes) decay where the stage says so."""
     parameters = [p for p in module.parameters() if p.requires_grad]
+    others = stage.weight_decay if stage.decay == "all" else 0.0
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": stage.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": others},
     ]
     return torch.optim.AdamW(groups, lr=lr, betas=stage.betas, eps=stage.eps)
 

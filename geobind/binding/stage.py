@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from geobind.binding.losses import Positives
+from geobind.binding.losses import CONTRASTIVE, LossName, Positives
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError
 from geobind.towers.base import Tower
 
-LossName = Literal["infonce", "symmetric"]
+Temperature = Annotated[float, Field(ge=0.01, le=1)]
 
 
 class Link(BaseModel):
@@ -19,8 +19,10 @@ class Link(BaseModel):
 
     >>> Link("satellite", "image", loss="infonce")    # satellite queries, image keys: eq. 1 of the paper
 
-    `temperature` is the initial one, learned unless `learn_temperature` is false; the logit scale
-    1 / temperature stays within 1..100.
+    `temperature` is the initial one, learned unless `learn_temperature` is false, and stays within
+    `temperature_range`; the triplet losses have a `margin` instead. Each query is compared with the
+    gallery's values in the batch and with `extra_negatives` others, of a gallery that is frozen: random
+    training rows where its targets are cached, else those of the last steps.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -28,16 +30,36 @@ class Link(BaseModel):
     query: str
     gallery: str
     loss: LossName = "symmetric"
-    temperature: float = Field(0.07, ge=0.01, le=1)
+    temperature: Temperature = 0.07
     learn_temperature: bool = True
+    temperature_range: tuple[Temperature, Temperature] = (0.01, 1.0)
+    margin: float = Field(1.0, gt=0)
+    extra_negatives: int = Field(0, ge=0)
     weight: float = Field(1.0, gt=0)
 
     def __init__(self, query: str, gallery: str, **options: Any) -> None:
         super().__init__(query=query, gallery=gallery, **options)
 
+    @model_validator(mode="after")
+    def _check(self) -> Link:
+        low, high = self.temperature_range
+        if not low <= self.temperature <= high:
+            raise ValueError(f"the temperature {self.temperature} is not within its range {low} to {high}")
+        if self.extra_negatives and self.loss not in CONTRASTIVE:
+            raise ValueError(f"extra_negatives belong to {' and '.join(CONTRASTIVE)}, not to {self.loss}")
+        return self
+
     @property
     def pair(self) -> tuple[str, str]:
         return self.query, self.gallery
+
+
+# Keys of a stage with one learner, one frozen target and one link.
+SHORT_FORM = (
+    "learner",
+    "target",
+    *(key for key in Link.model_fields if key not in ("query", "gallery", "weight")),
+)
 
 
 class Stage(BaseModel):
@@ -47,10 +69,10 @@ class Stage(BaseModel):
     >>> Stage(learners=["satellite", "audio", "text"], pairs=pairs, links=[
     ...     Link("satellite", "audio"), Link("satellite", "text"), Link("audio", "text")])
 
-    The short form has one learner, one frozen target and one link of `loss`. A learner is a modality of
+    The short form has one learner, one frozen target and the options of their link. A learner is a modality of
     the space or a tower that the stage adds to it. Training options have the paper's values (section
     3.1) where it gives them; `lr` is 5e-5 for pretrained learners and 1e-3 for those from scratch unless set.
-    `positives` says what other rows of a row's place are; `validation` is the share of the training
+    `decay` says which weights decay, `positives` what other rows of a row's place are; `validation` is the share of the training
     places held out to choose the best epoch, unless the pairs have a split "val".
     """
 
@@ -67,6 +89,7 @@ class Stage(BaseModel):
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(1e-6, gt=0)
     weight_decay: float = Field(0.2, ge=0)
+    decay: Literal["matrices", "all"] = "matrices"
     schedule: Literal["one_cycle", "cosine_restarts", "constant"] = "one_cycle"
     restart_steps: Annotated[int, Field(ge=1)] | None = None
     clip_norm: float | None = Field(1.0, gt=0)
@@ -82,13 +105,9 @@ class Stage(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _expand_short_form(cls, data: Any) -> Any:
-        """`learner`, `target` and `loss` become `learners` and one link."""
+        """`learner`, `target` and the keys of their link become `learners` and one link."""
         data = dict(data)
-        short = {
-            key: data.pop(key)
-            for key in ("learner", "target", "loss", "temperature", "learn_temperature")
-            if key in data
-        }
+        short = {key: data.pop(key) for key in SHORT_FORM if key in data}
         if not short:
             return data
         if "learner" not in short or "target" not in short:
@@ -115,6 +134,10 @@ class Stage(BaseModel):
             if not moving & set(link.pair):
                 raise ValueError(
                     f"the link {link.query} - {link.gallery} has no learner, so nothing would move"
+                )
+            if link.extra_negatives and link.gallery in moving:
+                raise ValueError(
+                    f"extra_negatives are of a frozen gallery, but {link.gallery!r} learns: make it the query, or freeze it"
                 )
         unlinked = moving - {modality for link in self.links for modality in link.pair}
         if unlinked:

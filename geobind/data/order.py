@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geobind.errors import GeoBindError
 
 # Last word of each seed: keeps the streams apart where (seed, epoch, row) are equal.
-_SHUFFLE, _WITHIN_PLACE, _AUGMENT, _REPLACE = range(4)
+_SHUFFLE, _WITHIN_PLACE, _AUGMENT, _REPLACE, _OTHERS = range(5)
 
 
 def epoch_batches(
@@ -81,3 +81,9 @@ def replacement(seed: int, epoch: int, row: int, n: int, attempt: int = 0) -> in
         raise GeoBindError("the only row cannot be read: nothing can stand in for it")
     other = int(np.random.default_rng([seed, epoch, row, attempt, _REPLACE]).integers(n - 1))
     return other + (other >= row)
+
+
+def other_rows(n: int, count: int, *, seed: int, step: int, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`count` of `n` rows at random (all there are, if fewer), none twice and none of the batch's."""
+    drawn = np.random.default_rng([seed, step, _OTHERS]).choice(n, min(n, count + len(batch)), replace=False)
+    return drawn[~np.isin(drawn, batch)][:count]

@@ -207,21 +207,33 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
         )
 
 
+# Each loss and each source of negatives once, and GeoCLAP's three learners with a temperature a link.
 SHARED = """
 import os, sys, json, pathlib, torch
-from geobind import GeoBind, Stage, bind
+from geobind import Link, Stage, bind
 from tests.spaces import vector_pairs, vector_space
-torch.manual_seed(0)
-space = vector_space("satellite", "text")
-stage = Stage(learner="satellite", target="text", pairs=vector_pairs("satellite", "text"), epochs=3, batch_size=16, lr=1e-2,
-              validation=0.2)
-report = bind(space, stage, out=sys.argv[1], progress=False)
-pathlib.Path(sys.argv[1], f"losses-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(report.losses))
+options = {"epochs": 2, "batch_size": 16, "lr": 1e-2, "validation": 0.2}
+two, three = vector_pairs("satellite", "text"), vector_pairs("satellite", "audio", "image")
+short = {"learner": "satellite", "target": "text", "pairs": two, **options}
+links = [Link("satellite", "audio"), Link("satellite", "image"), Link("audio", "image", loss="batch_triplet")]
+stages = {
+    "plain": Stage(**short),
+    "cached negatives": Stage(**short, extra_negatives=30),
+    "queued negatives": Stage(**short, extra_negatives=30, cache_targets=False),
+    "triplet": Stage(**short, loss="triplet"),
+    "three links": Stage(learners=["satellite", "audio", "image"], links=links, pairs=three, **options),
+}
+found = {}
+for name, stage in stages.items():
+    torch.manual_seed(0)
+    report = bind(vector_space(*stage.modalities), stage, out=pathlib.Path(sys.argv[1], name), progress=False)
+    found[name] = [*report.losses, *report.temperatures.values()]
+pathlib.Path(sys.argv[1], f"found-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
 """
 
 
 def test_two_processes_equal_one_on_the_whole_batch(tmp_path):
-    def losses(*launcher: str, out: str) -> list[list[float]]:
+    def run(*launcher: str, out: str) -> list[dict[str, list[float]]]:
         script = tmp_path / "run.py"
         script.write_text(SHARED)
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -233,13 +245,14 @@ def test_two_processes_equal_one_on_the_whole_batch(tmp_path):
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        return [json.loads(path.read_text()) for path in sorted((tmp_path / out).glob("losses-*.json"))]
+        return [json.loads(path.read_text()) for path in sorted((tmp_path / out).glob("found-*.json"))]
 
-    alone = losses(out="one")
-    shared = losses("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", out="two")
-    assert len(shared) == 2
-    assert shared[0] == pytest.approx(alone[0], abs=1e-5)
-    assert shared[0] == pytest.approx(shared[1], abs=1e-6)
+    (alone,) = run(out="one")
+    first, second = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", out="two")
+    assert len(alone) == 5
+    for name, values in alone.items():
+        assert first[name] == pytest.approx(values, abs=1e-4), name
+        assert first[name] == pytest.approx(second[name], abs=1e-6), name
 
 
 # --- bad input ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Losses equal a written-out double loop in float64, rows of one place included."""
+"""Losses equal written-out loops in float64, rows of one place included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from geobind.binding.losses import info_nce, same_place_matrix, symmetric
+from geobind.binding.losses import batch_triplet, info_nce, same_place_matrix, symmetric, triplet
 
 
 def written_out(queries, keys, scale, places, positives):
@@ -65,3 +65,69 @@ def test_masked_keys_of_the_own_place_do_not_push():
     assert torch.equal(gradient[1], torch.zeros(4))
     assert gradient[0].abs().sum() > 0
     assert gradient[2].abs().sum() > 0
+
+
+# --- triplets ----------------------------------------------------------------------------------------------
+
+
+def triplets_written_out(queries, keys, margin, places, positives, chosen):
+    """Mean over rows, their positives, their negatives; `chosen` picks a row's negatives among the possible."""
+    q, k, n = queries.tolist(), keys.tolist(), len(places)
+    rows = []
+    for i in range(n):
+        negatives = chosen(i, [j for j in range(n) if places[j] != places[i]])
+        partners = [j for j in range(n) if j == i or (positives == "joint" and places[j] == places[i])]
+        if negatives:
+            each = [
+                sum(max(0.0, math.dist(q[i], k[p]) - math.dist(q[i], k[j]) + margin) for j in negatives)
+                for p in partners
+            ]
+            rows.append(sum(each) / len(partners) / len(negatives))
+    return sum(rows) / len(rows) if rows else 0.0
+
+
+def one_before(places):
+    """Of the possible negatives, the first that one meets going back from row i, from the end after row 0."""
+    return lambda i, possible: sorted(possible, key=lambda j: (i - j) % len(places))[:1]
+
+
+@pytest.mark.parametrize("positives", ["joint", "masked"])
+@pytest.mark.parametrize("places", [[0, 1, 2, 3, 4], [0, 0, 1, 0, 2], [5, 5, 7, 7, 7], [1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("margin", [0.2, 1.0])
+def test_triplet_losses_equal_loops(places, positives, margin):
+    generator = torch.Generator().manual_seed(1)
+    queries, keys = (
+        F.normalize(torch.randn(len(places), 6, generator=generator, dtype=torch.float64), dim=-1)
+        for _ in range(2)
+    )
+    same = same_place_matrix(torch.tensor(places))
+    one = triplets_written_out(queries, keys, margin, places, positives, one_before(places))
+    assert triplet(queries, keys, margin, same, positives).item() == pytest.approx(one, rel=1e-9)
+    both = [
+        triplets_written_out(a, b, margin, places, positives, lambda i, possible: possible)
+        for a, b in ((queries, keys), (keys, queries))
+    ]
+    assert batch_triplet(queries, keys, margin, same, positives).item() == pytest.approx(
+        sum(both) / 2, rel=1e-9
+    )
+
+
+def test_with_one_row_a_place_triplets_are_soundingearths():
+    """Its formulas over the distance matrix d: negative one row before; all, its mean over the diagonal too."""
+    n, margin = 7, 1.0
+    queries, keys = F.normalize(torch.randn(n, 4), dim=-1), F.normalize(torch.randn(n, 4), dim=-1)
+    d = torch.cdist(queries, keys)
+    same = same_place_matrix(torch.arange(n))
+    native = F.triplet_margin_loss(queries, keys, keys.roll(1, 0), margin=margin)
+    assert triplet(queries, keys, margin, same).item() == pytest.approx(native.item(), abs=1e-5)
+    own = d.diagonal()
+    whole = sum((own.unsqueeze(axis) - d + margin).relu().mean() / 2 for axis in (0, 1))
+    without_own = (whole - margin / n) * n / (n - 1)
+    assert batch_triplet(queries, keys, margin, same).item() == pytest.approx(without_own.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", [triplet, batch_triplet])
+def test_equal_vectors_have_a_finite_gradient(loss):
+    vectors = F.normalize(torch.ones(4, 3), dim=-1).requires_grad_()
+    value = loss(vectors, vectors, 1.0, same_place_matrix(torch.arange(4)))
+    assert torch.isfinite(torch.autograd.grad(value, vectors)[0]).all()
