@@ -18,6 +18,8 @@ _PUBLIC = {
     "evaluate": "geobind.retrieval.evaluation",
     "Query": "geobind.retrieval.query",
     "Term": "geobind.retrieval.query",
+    "score": "geobind.retrieval.scores",
+    "calibrate": "geobind.retrieval.scores",
     "Recipe": "geobind.recipe",
     "Tower": "geobind.towers.base",
     "Processor": "geobind.towers.base",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from geobind.recipe import Recipe
     from geobind.retrieval.evaluation import Evaluation, evaluate
     from geobind.retrieval.query import Query, Term
+    from geobind.retrieval.scores import calibrate, score
     from geobind.space import GeoBind
     from geobind.towers.base import Processor, Tower, build_tower, register
 

@@ -40,6 +40,7 @@ class GeoBind:
         self.dim = dim
         self.recipe: dict[str, Any] | None = None
         self.temperatures: dict[tuple[str, str], float] = {}
+        self.calibration: dict[tuple[str, str], list[float]] = {}  # see geobind.retrieval.scores
         self._towers: dict[str, Tower] = {}
         self._folders: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
@@ -68,6 +69,7 @@ class GeoBind:
         self._towers[tower.modality] = tower.eval()
         self._folders.pop(tower.modality, None)
         self._records[tower.modality] = {"chain": [tower.origin] if tower.origin else []}
+        self.calibration = {pair: q for pair, q in self.calibration.items() if tower.modality not in pair}
 
     def tower(self, modality: str) -> Tower:
         """The tower of a modality, read from its folder at the first call."""
@@ -121,6 +123,7 @@ class GeoBind:
                     chain.update(self.chain(other))
             self._records[learner] = {"chain": sorted(chain)}
             self.tower(learner).origin = None  # it has moved away from there
+            self.calibration = {pair: q for pair, q in self.calibration.items() if learner not in pair}
         self.temperatures.update({_pair(*link): float(value) for link, value in temperatures.items()})
 
     # --- use -------------------------------------------------------------------------------------------
@@ -280,6 +283,9 @@ class GeoBind:
             "links": [
                 {"between": list(pair), "temperature": t} for pair, t in sorted(self.temperatures.items())
             ],
+            "calibration": [
+                {"between": list(pair), "quantiles": q} for pair, q in sorted(self.calibration.items())
+            ],
             "recipe": self.recipe,
         }
         write_text(folder / "space.json", json.dumps(content, indent=2) + "\n")
@@ -305,6 +311,7 @@ class GeoBind:
         space = cls(content["dim"])
         space.recipe = content["recipe"]
         space.temperatures = {_pair(*link["between"]): link["temperature"] for link in content["links"]}
+        space.calibration = {_pair(*c["between"]): c["quantiles"] for c in content.get("calibration", ())}
         for modality in content["towers"] if modalities is None else modalities:
             if modality not in content["towers"]:
                 raise GeoBindError(
