@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class EvaluationSpec(_Strict):
     pairs: str | tuple[str, str]
     split: str | None = "test"
     protocol: Protocol = "partner"
+    sample: Annotated[int, Field(ge=2)] | None = None
 
 
 class Recipe(_Strict):
@@ -172,7 +173,13 @@ class Recipe(_Strict):
             one, two = (spec.pairs, spec.pairs) if isinstance(spec.pairs, str) else spec.pairs
             pairs = (self.open_pairs(one), self.open_pairs(two))
             opened.append(
-                Evaluation(between=spec.between, pairs=pairs, split=spec.split, protocol=spec.protocol)
+                Evaluation(
+                    between=spec.between,
+                    pairs=pairs,
+                    split=spec.split,
+                    protocol=spec.protocol,
+                    sample=spec.sample,
+                )
             )
         return opened
 

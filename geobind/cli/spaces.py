@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,6 +52,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Judge on this recipe's pairs and evaluations instead of the saved ones."),
     ] = None,
+    protocol: Annotated[
+        Literal["partner", "published"],
+        typer.Option(help="published: count as the papers do, which docs/published.md explains."),
+    ] = "partner",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows of metrics.json to this file.")
     ] = None,
@@ -77,6 +82,10 @@ def evaluate(
     else:
         raise GeoBindError(f"{space} was saved without a recipe: give one with --recipe")
     evaluations = judged.open_evaluations()
+    if protocol == "published":  # groups have no published counterpart, and stay
+        evaluations = [
+            replace(e, protocol="published") if e.protocol == "partner" else e for e in evaluations
+        ]
     if not evaluations:
         raise GeoBindError(
             "the recipe names no evaluations: add `evaluations:` to it, or give another with --recipe"

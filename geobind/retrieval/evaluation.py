@@ -21,6 +21,7 @@ from geobind.retrieval.metrics import (
     partner_metrics,
     partner_values,
 )
+from geobind.retrieval.published import drawn_rows, published_chance, published_metrics, published_values
 from geobind.retrieval.ranks import Partners, average_precision, partner_ranks
 from geobind.retrieval.report import Report
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from geobind.space import GeoBind
 
-Protocol = Literal["partner", "group"]
+Protocol = Literal["partner", "group", "published"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 _Source = tuple[int, str]  # the identity of a Pairs object, and a modality
 
@@ -39,19 +40,22 @@ class Evaluation:
     """Two modalities, the pairs that hold their items, and what counts as a right answer.
 
     "partner": what was observed at the same place. "group": what has a group in common, which needs labels
-    but no common place, so that `pairs` may be two sets, in the order of `between`.
+    but no common place, so that `pairs` may be two sets, in the order of `between`. "published": the other
+    half of the same row, counted as the papers do (docs/published.md).
 
     >>> Evaluation(("text", "satellite"), captions)
     >>> Evaluation(("audio", "text"), (sounds, captions), protocol="group")     # never trained together
 
-    `split` None takes all rows. Both directions are always evaluated. Raises GeoBindError for a modality
-    that the pairs do not have, an unknown protocol, and two pairs sets under "partner".
+    `split` None takes all rows; `sample` takes that many of those that hold both, always the same ones.
+    Both directions are always evaluated. Raises GeoBindError for a modality that the pairs do not have, an
+    unknown protocol, and two pairs sets or a sample where the protocol has no use for them.
     """
 
     between: tuple[str, str]
     pairs: Pairs | tuple[Pairs, Pairs]
     split: str | None = "test"
     protocol: Protocol = "partner"
+    sample: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.between) != 2 or self.between[0] == self.between[1]:
@@ -70,9 +74,13 @@ class Evaluation:
                     f"{self}: pairs {pairs.name!r} have no modality {modality!r}"
                     f"{did_you_mean(modality, pairs.modalities)}"
                 )
-        if self.protocol == "partner" and self.tables[0] is not self.tables[1]:
+        if self.protocol != "group" and self.tables[0] is not self.tables[1]:
             raise GeoBindError(
                 f"{self}: partners share a place, so they come from one pairs set: name one, or use protocol: group"
+            )
+        if self.protocol == "group" and self.sample is not None:
+            raise GeoBindError(
+                f"{self}: a sample is of rows that hold both; leave it out under protocol: group"
             )
 
     @property
@@ -162,14 +170,14 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Side:
-    """The distinct values of one modality in one pairs set, and the places or groups that each has."""
+    """The values of one modality in one pairs set, and the places, groups or row that each has."""
 
     pairs: Pairs
     modality: str
     keys: NDArray[np.object_]  # (items,) of the values
     rows: NDArray[np.intp]  # (items,) in `pairs`, the first that holds the value
     items: NDArray[np.intp]  # of each distinct (item, label), ascending
-    labels: NDArray[np.int64]  # of each distinct (item, label): a place or a group
+    labels: NDArray[np.int64]  # of each distinct (item, label): a place, a group or a row
 
     @property
     def source(self) -> _Source:
@@ -205,6 +213,9 @@ def _sides(evaluation: Evaluation, space: GeoBind) -> tuple[_Side, _Side]:
                 f"{evaluation}: the space has no tower for {modality!r}{did_you_mean(modality, space.modalities)}"
             )
     rows = [_rows(evaluation, pairs) for pairs in evaluation.tables]
+    if evaluation.protocol == "published":
+        one, two = (_row_side(evaluation.tables[0], modality, rows[0]) for modality in evaluation.between)
+        return one, two
     if evaluation.protocol == "partner":
         labels = [pairs.places[chosen] for pairs, chosen in zip(evaluation.tables, rows, strict=True)]
     else:
@@ -224,18 +235,27 @@ def _sides(evaluation: Evaluation, space: GeoBind) -> tuple[_Side, _Side]:
 
 
 def _rows(evaluation: Evaluation, pairs: Pairs) -> NDArray[np.intp]:
-    """The rows of the evaluation's split."""
-    if evaluation.split is None:
-        return np.arange(len(pairs))
+    """The rows of the evaluation's split, or its sample of them."""
     names = pairs.splits
-    chosen = np.flatnonzero(names == evaluation.split)
-    if not len(chosen):
+    chosen = np.flatnonzero((names == evaluation.split) | (evaluation.split is None))
+    if evaluation.split is not None and not len(chosen):
         known = {name for name in names if name}
         remedy = (
             did_you_mean(evaluation.split, known) if known else ": name its split column, or set split: null"
         )
         raise GeoBindError(f"{evaluation}: pairs {pairs.name!r} have no split {evaluation.split!r}{remedy}")
-    return chosen
+    if evaluation.protocol != "published" and evaluation.sample is None:
+        return chosen
+    held = [
+        np.array([key is not None for key in pairs.keys(m)[chosen]], dtype=bool) for m in evaluation.between
+    ]
+    return drawn_rows(chosen[held[0] & held[1]], evaluation.sample, str(evaluation))
+
+
+def _row_side(pairs: Pairs, modality: str, rows: NDArray[np.intp]) -> _Side:
+    """One item a row, right for that row alone, though other rows may hold the same value."""
+    numbers = np.arange(len(rows))
+    return _Side(pairs, modality, pairs.keys(modality)[rows], rows, numbers, numbers)
 
 
 def _side(
@@ -344,7 +364,11 @@ def _direction(
     ]
     metrics, values = measured[0]
     intervals = bootstrap(values, medians=("median_rank",), draws=draws, seed=seed)
-    chance = partner_chance if evaluation.protocol == "partner" else group_chance
+    chance = {
+        "partner": partner_chance,
+        "group": group_chance,
+        "published": lambda counts, size: published_chance(size),
+    }[evaluation.protocol]
     row = {
         "queries": len(items),
         "gallery_size": len(gallery.keys),
@@ -361,8 +385,10 @@ def _measure(
     protocol: Protocol, queries: NDArray[np.float32], gallery: NDArray[np.float32], partners: Partners
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
     """The metrics, and what each query contributes to them."""
-    if protocol == "partner":
+    if protocol != "group":
         ranks = partner_ranks(queries, gallery, partners)
+        if protocol == "published":
+            return published_metrics(ranks, len(gallery)), published_values(ranks, len(gallery))
         return partner_metrics(ranks), partner_values(ranks)
     precisions = average_precision(queries, gallery, partners)
     return group_metrics(*precisions), group_values(*precisions)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geobind.retrieval.metrics import GROUP_METRICS, PARTNER_METRICS
+from geobind.retrieval.published import PUBLISHED_METRICS
 from geobind.storage import write_text, writing
 
 if TYPE_CHECKING:
@@ -23,14 +24,23 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_METRICS = {"partner": PARTNER_METRICS, "group": GROUP_METRICS}
-_SHOWN = {"partner": ("recall@1", "recall@10", "median_rank", "mrr"), "group": GROUP_METRICS}
+_METRICS = {"partner": PARTNER_METRICS, "published": PUBLISHED_METRICS, "group": GROUP_METRICS}
+_SHOWN = {
+    "partner": ("recall@1", "recall@10", "median_rank", "mrr"),
+    "published": ("recall@10", "recall@100", "median_rank"),
+    "group": GROUP_METRICS,
+}
 _RIGHT = {
     "partner": "right = what was observed at the same place",
+    "published": "right = the other half of the row; R@k counts ranks below k, as the papers do",
     "group": "right = what has a group in common",
 }
 _SHORT = {"median_rank": "MedR", "mrr": "MRR", "ndcg@10": "nDCG@10", "map": "mAP", "precision@10": "P@10"}
-_HEIGHT = {"partner": lambda rows: 4 + 0.12 * rows, "group": lambda rows: 1.8 + 0.4 * rows}  # inches
+_HEIGHT = {  # inches
+    "partner": lambda rows: 4 + 0.12 * rows,
+    "published": lambda rows: 4 + 0.12 * rows,
+    "group": lambda rows: 1.8 + 0.4 * rows,
+}
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all eyes
 
 _EXPLAINED = """\
@@ -38,6 +48,7 @@ _EXPLAINED = """\
 - **MedR**: median rank, at which half of the queries have found their first right answer; 1 is best.
 - **MRR**: mean of 1 / rank of the first right answer.
 - **nDCG@10**: mean of 1 / log2(1 + rank) of the first right answer, 0 beyond rank 10.
+- **R@10%**: R@k at a tenth of the gallery (published protocol, which counts ranks below k everywhere).
 - **mAP**: mean over queries of the average precision of the whole ranking.
 - **P@10**: share of right answers among the first 10.
 - **95 % interval**: the middle 95 % of the metric when queries are drawn again with replacement.
@@ -79,7 +90,7 @@ class Report:
         return json.dumps(self.rows, indent=2, allow_nan=False) + "\n"
 
     def figure(self) -> Figure:
-        """Recall over k for the partner protocol, mean average precision for the group protocol."""
+        """Recall over k, and mean average precision for the group protocol: a panel a protocol."""
         from matplotlib.figure import Figure
 
         panels = self._by_protocol()
@@ -87,7 +98,7 @@ class Report:
         figure = Figure(figsize=(6.8 * max(len(panels), 1), height), layout="constrained", dpi=150)
         for position, (protocol, rows) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), position + 1)
-            (_draw_recall if protocol == "partner" else _draw_map)(axes, rows)
+            (_draw_map if protocol == "group" else _draw_recall)(axes, rows)
         return figure
 
     def write(self, folder: str | Path) -> None:
@@ -221,8 +232,8 @@ def _draw_recall(axes: Axes, rows: Sequence[Row]) -> None:
         pair = (row["pairs"], str(row["split"]), *sorted((row["query"], row["gallery"])))
         second = pair in colours
         colour = colours.setdefault(pair, _COLOURS[len(colours) % len(_COLOURS)])
-        cuts = [int(m.removeprefix("recall@")) for m in PARTNER_METRICS if m.startswith("recall@")]
-        cuts = [k for k in cuts if k <= row["gallery_size"]]
+        recalls = [m.removeprefix("recall@") for m in _METRICS[row["protocol"]] if m.startswith("recall@")]
+        cuts = [int(k) for k in recalls if k.isdigit() and int(k) <= row["gallery_size"]]
 
         def along(values: dict[str, float], cuts: list[int] = cuts) -> list[float]:
             return [values[f"recall@{k}"] for k in cuts]
@@ -247,7 +258,7 @@ def _draw_recall(axes: Axes, rows: Sequence[Row]) -> None:
     axes.minorticks_off()
     axes.set_ylim(0, 1)
     axes.set_xlabel("k")
-    axes.set_title("Recall@k, partner protocol", loc="left", fontsize=11)
+    axes.set_title(f"Recall@k, {rows[0]['protocol']} protocol", loc="left", fontsize=11)
     _finish(axes, grid="both")
 
 
