@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from geobind.errors import GeoBindError, MediaError, shorten
 from geobind.media.files import describe, opened, unreadable
+from geobind.media.randaugment import BINS, rand_augment
 
 Region = tuple[int, int, int, int]
 """(top, left, height, width) in pixels of the upright picture."""
@@ -59,22 +60,31 @@ def image_size(value: ImageValue) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Augment:
-    """What a transform draws when it is given a generator: a crop, and which way up it lies.
+    """What a transform draws when it is given a generator: a crop, distortions, and which way up it lies.
 
     The crop covers a share of the area within `scale` at an aspect ratio within `ratio` (Szegedy et al.
     2015, "Inception crop"). `flip` mirrors left and right. `overhead` adds quarter turns, because a
     satellite image has no up: with `flip`, all eight orientations of a square are equally likely,
-    vertical flips among them.
+    vertical flips among them. `num_ops` operations of RandAugment distort shape and colour, at
+    `magnitude` of 0..30 (see `rand_augment`); none by default.
 
     >>> Augment(scale=(0.5, 1.0), overhead=True)
+    >>> Augment(num_ops=3, magnitude=9, flip=False)    # Sat2Cap
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
     overhead: bool = False
+    num_ops: int = 0
+    magnitude: int = 9
 
     def __post_init__(self) -> None:
+        if self.num_ops < 0 or not 0 <= self.magnitude < BINS:
+            raise GeoBindError(
+                f"augment, num_ops = {self.num_ops}, magnitude = {self.magnitude}: "
+                f"give 0 or more operations, at 0 to {BINS - 1}"
+            )
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             low_high = tuple(getattr(self, name))
             if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1] <= most:
@@ -95,6 +105,14 @@ class Augment:
         h = min(height, max(1, round(width / self.ratio[0])))
         w = min(width, max(1, round(height * self.ratio[1])))
         return (height - h) // 2, (width - w) // 2, h, w
+
+    def distort(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """RandAugment on a (3, H, W) uint8 picture."""
+        if not self.num_ops:
+            return image
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        done = rand_augment(picture, rng, num_ops=self.num_ops, magnitude=self.magnitude)
+        return torch.from_numpy(np.array(done)).permute(2, 0, 1)
 
     def orient(self, square: Tensor, rng: np.random.Generator) -> Tensor:
         """Flip and turn a (..., size, size) tensor at random."""
@@ -167,6 +185,8 @@ class ImageTransform:
         stored_shape = shape[::-1] if picture.orientation >= 5 else shape
         image = resize(torch.from_numpy(pixels).permute(2, 0, 1), stored_shape, "bicubic", extent)
         image = centre(_upright(image, picture.orientation), self.size)
+        if augment is not None and rng is not None:
+            image = augment.distort(image, rng)
         image = (image / 255 - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
         if augment is not None and rng is not None:
             image = augment.orient(image, rng)

@@ -89,6 +89,10 @@ class BandTransform:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         object.__setattr__(self, "augment", as_augment(self.augment))
+        if self.augment is not None and self.augment.num_ops:
+            raise GeoBindError(
+                f"band transform, augment, num_ops = {self.augment.num_ops}: RandAugment is of colours of 8 bit; leave it out"
+            )
         if self.size < 1:
             raise GeoBindError(f"band transform, size = {self.size}: give a number of pixels of at least 1")
         if not self.mean or len(self.mean) != len(self.std) or min(self.std) <= 0:

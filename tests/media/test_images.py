@@ -290,9 +290,11 @@ def test_settings_build_an_equal_transform_and_it_pickles() -> None:
         ({"std": (1, 1, 0)}, "std"),
         ({"mean": (1, 1)}, "mean"),
         ({"fit": "pad"}, "'pad'"),
-        ({"augment": {"scales": (0.1, 1)}}, "scale, ratio, flip, overhead"),
+        ({"augment": {"scales": (0.1, 1)}}, "scale, ratio, flip, overhead, num_ops, magnitude"),
         ({"augment": {"scale": (0, 1)}}, "scale"),
         ({"augment": {"ratio": (2, 1)}}, "ratio"),
+        ({"augment": {"num_ops": -1}}, "num_ops = -1"),
+        ({"augment": {"magnitude": 31}}, "magnitude = 31"),
     ],
 )
 def test_wrong_options_are_named(change: dict[str, Any], names: str) -> None:

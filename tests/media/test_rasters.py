@@ -265,6 +265,7 @@ def test_wrong_options_are_named() -> None:
         ({"size": 0}, "size = 0"),
         ({"mean": (1.0,)}, "1 means and 2"),
         ({"std": (1.0, 0.0)}, "above 0"),
+        ({"augment": {"num_ops": 3}}, "num_ops = 3: RandAugment"),
     ):
         with pytest.raises(GeoBindError, match=names):
             BandTransform(**{**TRANSFORM.settings(), **change})  # type: ignore[arg-type]
