@@ -67,7 +67,7 @@ def test_both_sides_equal_the_joint_model(clip):
     pixels = image.processor({"image": scene()})["pixels"][None]
     tokens = tokenizer(TEXTS, padding=True, truncation=True, max_length=16, return_tensors="pt")
     with torch.inference_mode():
-        assert torch.equal(embed(image, scene()), joint.get_image_features(pixels).pooler_output)
+        torch.testing.assert_close(embed(image, scene()), joint.get_image_features(pixels).pooler_output)
         torch.testing.assert_close(embed(text, *TEXTS), joint.get_text_features(**tokens).pooler_output)
     assert image.dim == text.dim == 24
     assert image.model.config._attn_implementation == text.model.config._attn_implementation == "sdpa"
@@ -81,9 +81,9 @@ def test_siglip_equals_its_joint_model_with_text_at_its_fixed_length(siglip):
     pixels = image.processor({"image": scene()})["pixels"][None]
     tokens = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=8, return_tensors="pt")
     with torch.inference_mode():
-        assert torch.equal(embed(image, scene()), joint.get_image_features(pixels).pooler_output)
+        torch.testing.assert_close(embed(image, scene()), joint.get_image_features(pixels).pooler_output)
         expected = joint.get_text_features(input_ids=tokens.input_ids).pooler_output
-        assert torch.equal(embed(text, *TEXTS), expected)
+        torch.testing.assert_close(embed(text, *TEXTS), expected)
         torch.testing.assert_close(embed(text, TEXTS[1]), expected[1:2])
 
 
@@ -162,7 +162,7 @@ def test_a_saved_vision_tower_opens_in_plain_transformers(clip, tmp_path):
     processor = CLIPImageProcessor.from_pretrained(tmp_path)
     ours = tower.processor({"satellite": scene()})["pixels"]
     with torch.inference_mode():
-        assert torch.equal(embed(tower, scene()), model(ours[None]).image_embeds)
+        torch.testing.assert_close(embed(tower, scene()), model(ours[None]).image_embeds)
     theirs = processor(scene(), return_tensors="pt").pixel_values[0]
     assert (ours - theirs).abs().max() < 1.01 / 255 / 0.2  # one grey level
 
@@ -176,7 +176,7 @@ def test_a_saved_text_tower_opens_in_plain_transformers(clip, tmp_path):
     model = CLIPTextModelWithProjection.from_pretrained(tmp_path)
     tokens = AutoTokenizer.from_pretrained(tmp_path)(TEXTS[1], return_tensors="pt")
     with torch.inference_mode():
-        assert torch.equal(embed(tower, TEXTS[1]), model(**tokens).text_embeds)
+        torch.testing.assert_close(embed(tower, TEXTS[1]), model(**tokens).text_embeds)
 
 
 @pytest.mark.parametrize("start", ["joint", "bare"])
