@@ -25,6 +25,7 @@ _PUBLIC = {
     "Processor": "geobind.towers.base",
     "register": "geobind.towers.base",
     "build_tower": "geobind.towers.base",
+    "import_checkpoint": "geobind.interop.importing",
     "GeoBindError": "geobind.errors",
     "GeoBindWarning": "geobind.errors",
     "MediaError": "geobind.errors",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from geobind.binding.stage import Link, Stage
     from geobind.data.pairs import Pairs
     from geobind.errors import GeoBindError, GeoBindWarning, MediaError
+    from geobind.interop.importing import import_checkpoint
     from geobind.recipe import Recipe
     from geobind.retrieval.evaluation import Evaluation, evaluate
     from geobind.retrieval.query import Query, Term

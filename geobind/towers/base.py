@@ -264,6 +264,7 @@ _BUILT_IN = {
     "clip": "geobind.towers.clip",
     "hf": "geobind.towers.hf",
     "clap": "geobind.towers.clap",
+    "satmae": "geobind.towers.satmae",
     "location": "geobind.towers.location",
     "vector": "geobind.towers.vector",
     "small": "geobind.towers.small",

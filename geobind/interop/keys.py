@@ -1,0 +1,84 @@
+"""Key maps: what a published key is called in transformers, and nothing left over on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from geobind.errors import GeoBindError
+from geobind.interop.reading import State
+
+# Index buffers that follow from the architecture; files of some versions hold them and others do not.
+_INDICES = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One published key and where it goes: one key, or three for a fused query-key-value weight.
+
+    >>> Rule("visual.proj", ("visual_projection.weight",), transposed=True)
+    """
+
+    published: str
+    ours: tuple[str, ...]
+    transposed: bool = False
+
+
+def renamed(pairs: Iterable[tuple[str, str]], *, suffixes: Sequence[str] = ("weight", "bias")) -> list[Rule]:
+    """Rules for modules: (published, ours) without the names of their parameters."""
+    return [Rule(f"{a}.{suffix}", (f"{b}.{suffix}",)) for a, b in pairs for suffix in suffixes]
+
+
+def under(prefix: str, cls: Any, config: Any) -> list[Rule]:
+    """Rules for a model of transformers kept whole under a prefix; the model is never given memory."""
+    with torch.device("meta"):
+        keys = list(cls._from_config(config).state_dict())
+    return [Rule(f"{prefix}{key}", (key,)) for key in keys]
+
+
+def convert(state: State, rules: Sequence[Rule], *, name: str, ignored: Sequence[str] = ()) -> State:
+    """The weights under their new keys, in float32.
+
+    `ignored` are beginnings of keys that are accounted for elsewhere. Raises GeoBindError listing the
+    keys that are missing and those that are unexpected; `name` is the checkpoint's in the message.
+    """
+    published = {rule.published for rule in rules}
+    missing = sorted(key for key in published - state.keys() if not key.endswith(_INDICES))
+    unexpected = sorted(
+        key
+        for key in state.keys() - published
+        if not key.endswith(_INDICES) and not key.startswith(tuple(ignored))
+    )
+    if missing or unexpected:
+        parts = [f"lacks {_list(missing)}"] if missing else []
+        parts += [f"has unexpected {_list(unexpected)}"] if unexpected else []
+        raise GeoBindError(
+            f"{name} {' and '.join(parts)}: it is of another architecture or version, and no part of it was taken"
+        )
+    out: State = {}
+    for rule in rules:
+        if rule.published in state:
+            value = state[rule.published]
+            value = value.float() if value.is_floating_point() else value
+            parts_ = (
+                value.chunk(len(rule.ours))
+                if len(rule.ours) > 1
+                else (value.T if rule.transposed else value,)
+            )
+            out |= {key: part.contiguous().clone() for key, part in zip(rule.ours, parts_, strict=True)}
+    return out
+
+
+def layers(state: State, prefix: str) -> int:
+    """How many numbered layers there are under a prefix such as `visual.transformer.resblocks.`"""
+    found = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
+    return len(found)
+
+
+def _list(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return f"{len(keys)} keys ({', '.join(keys[:_LISTED])}{more})"

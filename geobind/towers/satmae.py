@@ -1,0 +1,60 @@
+"""GeoCLAP's satellite encoder: a ViT whose class logits, rectified, are the features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from geobind.towers.base import register
+from geobind.towers.checkpoints import checkpoint, preprocessor
+from geobind.towers.pixels import PixelProcessor, as_augment, image_transform, save_image_transform
+from geobind.towers.pretrained import ConfigValue, PretrainedTower, load_config, load_model
+
+
+@register("satmae")
+class SatMae(PretrainedTower):
+    """A ViT with its classifier: (batch, classes) logits through ReLU, then the head to the space.
+
+    >>> SatMae("satellite", weights="runs/geoclap/satellite")
+    >>> SatMae("satellite")                        # ViT-B/16 of 1000 classes, random weights
+
+    GeoCLAP (Khanal et al. 2023) fine-tuned SatMAE's ViT with the 1000-way head of its pretraining left
+    on, and projects what that gives. A tower of width 1000 with a linear head is the same function.
+
+    weights: a folder or Hub id with a ViTForImageClassification in safetensors; "none" takes `config`
+    (a mapping, or the path of a config.json). augment: as for `clip`. Raises GeoBindError where weights
+    are missing.
+    """
+
+    def __init__(
+        self,
+        modality: str = "satellite",
+        *,
+        weights: str | Path | None = None,
+        config: ConfigValue | None = None,
+        augment: bool | dict[str, Any] = True,
+    ) -> None:
+        from transformers import ViTForImageClassification
+
+        super().__init__(modality)
+        source = checkpoint(weights)
+        if source is None and config is None:
+            config = {"num_labels": 1000, "layer_norm_eps": 1e-6}  # timm's epsilon
+        own = load_config(source, config, default="vit")
+        self.model = load_model(ViTForImageClassification, own, source)
+        self._width = self.model.config.num_labels
+        usual = {
+            "size": own.image_size, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "fit": "crop",
+        }  # fmt: skip
+        self.transform = image_transform(preprocessor(source), usual, {}, as_augment(modality, augment))
+        self.processor = PixelProcessor(modality, self.transform)
+        self.forget("config")
+
+    def encode(self, pixels: Tensor) -> Tensor:  # type: ignore[override]
+        return self.model(pixel_values=pixels).logits.relu()
+
+    def save_encoder(self, folder: Path) -> None:
+        super().save_encoder(folder)
+        save_image_transform(self.transform, folder, "ViTImageProcessor")
