@@ -45,7 +45,8 @@ def geoclap(state: State, file: Path, folder: Path, options: ImportOptions) -> G
             f"{file} holds no audio and no text tower (trained on frozen embeddings): name the model they "
             f"came from (--target laion/clap-htsat-fused)"
         )
-    vit = load_config(None, {"num_labels": 1000, "layer_norm_eps": 1e-6}, "vit")  # timm's epsilon
+    vit = load_config(None, {"layer_norm_eps": 1e-6}, "vit")  # timm's epsilon
+    vit.num_labels = 1000
     audio, text = ClapAudioConfig(enable_fusion=True), ClapTextConfig()
     parts = {
         "satellite": _satellite(layers(state, "sat_encoder.model.blocks.")),

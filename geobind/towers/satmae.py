@@ -24,7 +24,7 @@ class SatMae(PretrainedTower):
     on, and projects what that gives. A tower of width 1000 with a linear head is the same function.
 
     weights: a folder or Hub id with a ViTForImageClassification in safetensors; "none" takes `config`
-    (a mapping, or the path of a config.json). augment: as for `clip`. Raises GeoBindError where weights
+    (a mapping, or the path of a config.json). classes: of a model without weights. augment: as for `clip`. Raises GeoBindError where weights
     are missing.
     """
 
@@ -34,6 +34,7 @@ class SatMae(PretrainedTower):
         *,
         weights: str | Path | None = None,
         config: ConfigValue | None = None,
+        classes: int = 1000,
         augment: bool | dict[str, Any] = True,
     ) -> None:
         from transformers import ViTForImageClassification
@@ -41,8 +42,10 @@ class SatMae(PretrainedTower):
         super().__init__(modality)
         source = checkpoint(weights)
         if source is None and config is None:
-            config = {"num_labels": 1000, "layer_norm_eps": 1e-6}  # timm's epsilon
+            config = {"layer_norm_eps": 1e-6}  # timm's
         own = load_config(source, config, default="vit")
+        if source is None:
+            own.num_labels = classes
         self.model = load_model(ViTForImageClassification, own, source)
         self._width = self.model.config.num_labels
         usual = {
@@ -50,7 +53,7 @@ class SatMae(PretrainedTower):
         }  # fmt: skip
         self.transform = image_transform(preprocessor(source), usual, {}, as_augment(modality, augment))
         self.processor = PixelProcessor(modality, self.transform)
-        self.forget("config")
+        self.forget("config", "classes")
 
     def encode(self, pixels: Tensor) -> Tensor:  # type: ignore[override]
         return self.model(pixel_values=pixels).logits.relu()
