@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,18 +55,33 @@ class PairsSpec(_Strict):
     group: str | None = None
     verbatim: list[str] = ["text"]
 
-    def open(self, name: str) -> Pairs:
-        sources = self.model_dump(include={"table", "folder", "shards"}, exclude_none=True)
+    def open(self, name: str, data: str | None = None) -> Pairs:
+        """The pairs, with relative paths under the folder `data`."""
+        here = self.model_copy(update={} if data is None else self._under(data))
+        sources = here.model_dump(include={"table", "folder", "shards"}, exclude_none=True)
         if len(sources) != 1:
             raise GeoBindError(f"pairs.{name}: give one of `table`, `folder` and `shards`")
-        options = self.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources})
-        if self.table is not None:
-            return Pairs.from_table(self.table, name=name, **options)
-        if self.root is not None:
+        options = here.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources})
+        if here.table is not None:
+            return Pairs.from_table(here.table, name=name, **options)
+        if here.root is not None:
             raise GeoBindError(f"pairs.{name}: 'root' belongs to a table, not to a {min(sources)}")
-        if self.folder is not None:
-            return Pairs.from_folder(self.folder, name=name, **options)
-        return Pairs.from_shards(self.shards or [], name=name, **options)
+        if here.folder is not None:
+            return Pairs.from_folder(here.folder, name=name, **options)
+        return Pairs.from_shards(here.shards or [], name=name, **options)
+
+    def _under(self, data: str) -> dict[str, Any]:
+        """Every path that is given, where it lies; URLs and absolute paths stay."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, str):
+                return value if "://" in value else str(Path(data) / value)
+            if isinstance(value, list):
+                return [moved(item) for item in value]
+            return {key: moved(item) for key, item in value.items()}
+
+        given = self.model_dump(include={"table", "folder", "shards", "root", "features"}, exclude_none=True)
+        return {key: moved(value) for key, value in given.items()}
 
 
 class EvaluationSpec(_Strict):
@@ -83,13 +99,15 @@ class Recipe(_Strict):
 
     >>> recipe = Recipe.load("recipes/sample.yaml")
     >>> space = recipe.run("runs/sample")
+    >>> Recipe.load("recipes/geobind.yaml", {"data": "/datasets", "stages.0.epochs": 3})
 
-    Relative paths are relative to the working directory. A recipe of pairs and evaluations alone
+    Relative paths of pairs are relative to `data`, else to the working directory. A recipe of pairs and evaluations alone
     judges a space on other data (`geobind evaluate DIR --recipe`).
     """
 
     dim: int = Field(512, gt=0)
     seed: int = Field(0, ge=0)
+    data: str | None = None
     towers: dict[str, TowerSpec] = {}
     pairs: dict[str, PairsSpec] = {}
     stages: list[Stage] = []
@@ -108,8 +126,8 @@ class Recipe(_Strict):
         return stages
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
-        """Read and check a YAML file. Raises GeoBindError naming the key and the remedy."""
+    def load(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+        """Read and check a YAML file, with `changes` as in `parse`. Raises GeoBindError naming key and remedy."""
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -120,13 +138,19 @@ class Recipe(_Strict):
             raise GeoBindError(
                 f"recipe {path} holds {shorten(content)}; expected keys such as towers, pairs, stages"
             )
-        return cls.parse(content, str(path))
+        return cls.parse(content, str(path), changes)
 
     @classmethod
-    def parse(cls, content: Mapping[str, Any], name: str = "recipe") -> Recipe:
-        """Check a mapping, such as the recipe saved with a space."""
+    def parse(
+        cls, content: Mapping[str, Any], name: str = "recipe", changes: Mapping[str, Any] | None = None
+    ) -> Recipe:
+        """Check a mapping, such as the recipe saved with a space.
+
+        `changes` are values by their path in the recipe: {"towers.satellite.weights": "none",
+        "stages.0.epochs": 3}. They are checked like the recipe's own.
+        """
         try:
-            recipe = cls.model_validate(dict(content))
+            recipe = cls.model_validate(_changed(content, changes or {}, name))
         except ValidationError as error:
             raise GeoBindError(f"{name}: {_explain(error)}") from None
         for stage in recipe.stages:
@@ -163,7 +187,7 @@ class Recipe(_Strict):
 
     def open_pairs(self, name: str) -> Pairs:
         if name not in self._opened:
-            self._opened[name] = self.pairs[name].open(name)
+            self._opened[name] = self.pairs[name].open(name, self.data)
         return self._opened[name]
 
     def open_evaluations(self) -> list[Evaluation]:
@@ -265,6 +289,30 @@ class Recipe(_Strict):
         space = GeoBind.from_pretrained(out) if (out / "space.json").exists() else GeoBind(self.dim)
         space.recipe = content
         return space
+
+
+def _changed(content: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy with other values at some paths; keys that are not there are added, items of lists are not."""
+    result: dict[str, Any] = deepcopy(dict(content))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        here: Any = result
+        for part in parents:
+            here = here.setdefault(part, {}) if isinstance(here, dict) else _item(here, part, path, name)
+        if isinstance(here, dict):
+            here[last] = value
+        else:
+            _item(here, last, path, name)
+            here[int(last)] = value
+    return result
+
+
+def _item(here: Any, part: str, path: str, name: str) -> Any:
+    if not isinstance(here, list):
+        raise GeoBindError(f"{name}: there is nothing within {shorten(here)} for {path!r} to set")
+    if not part.isdigit() or int(part) >= len(here):
+        raise GeoBindError(f"{name}: {part!r} in {path!r} is none of the {len(here)} items: count from 0")
+    return here[int(part)]
 
 
 def _explain(error: ValidationError) -> str:

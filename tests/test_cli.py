@@ -331,3 +331,22 @@ def test_a_space_without_a_recipe_or_evaluations_says_what_to_give(toy, bound, r
     status, _, err = run("evaluate", bound / "run", "--recipe", empty)
     assert (status, one_line(err)) == (1, True)
     assert "names no evaluations" in err
+
+
+def test_set_changes_the_recipe_of_bind_and_of_evaluate(bound, run, tmp_path):
+    recipe, out = bound / "recipe.yaml", tmp_path / "run"
+    assert run("bind", recipe, "--out", out, "--set", "stages.0.epochs=1", "--set", "seed=7")[0] == 0
+    kept = GeoBind.from_pretrained(out).recipe
+    assert kept is not None
+    assert (kept["stages"][0]["epochs"], kept["seed"]) == (1, 7)
+    assert run("evaluate", out, "--set", "evaluations.0.sample=12", "--json", tmp_path / "rows.json")[0] == 0
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["gallery_size"] == 12
+    for change, message in (
+        ("epochs", "expected KEY=VALUE"),
+        ("seed=[", "not valid YAML"),
+        ("seed=-1", "seed: "),
+    ):
+        status, _, err = run("bind", recipe, "--out", out, "--set", change)
+        assert status == 1
+        assert message in err
+        assert one_line(err)

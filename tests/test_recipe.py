@@ -166,3 +166,35 @@ def test_yaml_and_mapping_are_the_same_recipe(content, tmp_path):
     path.write_text(yaml.safe_dump(content))
     assert Recipe.load(path).model_dump() == Recipe.parse(content).model_dump()
     assert np.prod([stage.epochs for stage in Recipe.load(path).stages]) == 4
+
+
+def test_changes_are_values_by_their_path(content):
+    changes = {"seed": 3, "stages.1.epochs": 5, "towers.audio.head.hidden": 8, "towers.text.dropout": 0.5}
+    recipe = Recipe.parse(content, "recipe", changes)
+    assert (recipe.seed, recipe.stages[1].epochs, recipe.stages[0].epochs) == (3, 5, 2)
+    assert recipe.towers["audio"].head == {"kind": "mlp", "hidden": 8}
+    assert recipe.towers["text"].model_extra["dropout"] == 0.5
+    assert content["stages"][1]["epochs"] == 2  # the original stays
+    for path, message in (
+        ("stages.2.epochs", "'2' in 'stages.2.epochs' is none of the 2 items"),
+        ("stages.audio.epochs", "'audio' in 'stages.audio.epochs' is none"),
+        ("dim.size", "nothing within 16 for 'dim.size'"),
+        ("stages.0.epoch", "unknown key 'stages.0.epoch'; did you mean 'epochs'"),
+    ):
+        with pytest.raises(GeoBindError, match=message):
+            Recipe.parse(content, "recipe", {path: 1})
+
+
+def test_paths_of_pairs_are_under_data(content, tmp_path, monkeypatch):
+    content["pairs"]["all"]["table"] = "pairs.parquet"
+    monkeypatch.chdir(tmp_path)
+    here = Recipe.parse(content).open_pairs("all")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(GeoBindError, match=r"pairs\.parquet"):
+        Recipe.parse(content).open_pairs("all")
+    recipe = Recipe.parse(content, "recipe", {"data": str(tmp_path)})
+    assert recipe.open_pairs("all").places.tolist() == here.places.tolist()
+    absolute = content | {"data": "/nowhere"}
+    absolute["pairs"] = {"all": {**content["pairs"]["all"], "table": str(tmp_path / "pairs.parquet")}}
+    assert len(Recipe.parse(absolute).open_pairs("all")) == len(here)

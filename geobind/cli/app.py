@@ -42,6 +42,14 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the accelerator where there is one.")
 ]
 OnError = Literal["raise", "skip"]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the recipe: data=/datasets, stages.0.epochs=3; may be repeated.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode files; chosen by the data if not given.")
 ]
@@ -69,6 +77,22 @@ def _show_warning(
         print(f"geobind: warning: {message}", file=sys.stderr)
     elif category not in (FutureWarning, DeprecationWarning):
         print(f"{category.__name__}: {message}", file=sys.stderr)
+
+
+def parse_changes(changes: list[str] | None) -> dict[str, Any]:
+    """`--set KEY=VALUE`, with the value as YAML, as `Recipe.load` takes them."""
+    import yaml
+
+    found = {}
+    for change in changes or []:
+        key, equals, value = change.partition("=")
+        if not (key and equals):
+            raise GeoBindError(f"--set {change}: expected KEY=VALUE, such as stages.0.epochs=3")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise GeoBindError(f"--set {change}: the value is not valid YAML; quote it") from None
+    return found
 
 
 @contextmanager

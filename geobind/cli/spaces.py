@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from geobind.cli.app import Device, OnError, Space, Values, Workers, app, interruptible, print_tables
+from geobind.cli.app import (
+    Changes,
+    Device,
+    OnError,
+    Space,
+    Values,
+    Workers,
+    app,
+    interruptible,
+    parse_changes,
+    print_tables,
+)
 from geobind.errors import GeoBindError
 
 
@@ -20,6 +31,7 @@ def bind(
     out: Annotated[
         Path, typer.Option(help="Folder for the space, its checkpoints and logs; an interrupted run goes on.")
     ],
+    changes: Changes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     limit: Annotated[int | None, typer.Option(min=2, help="Train each stage on its first rows only.")] = None,
     strict: Annotated[
@@ -31,7 +43,7 @@ def bind(
     from geobind.binding.processes import is_main_process
     from geobind.recipe import Recipe
 
-    plan = Recipe.load(recipe)
+    plan = Recipe.load(recipe, parse_changes(changes))
     if dry_run:
         from geobind.binding.plan import plan_table
 
@@ -52,6 +64,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Judge on this recipe's pairs and evaluations instead of the saved ones."),
     ] = None,
+    changes: Changes = None,
     protocol: Annotated[
         Literal["partner", "published"],
         typer.Option(help="published: count as the papers do, which docs/published.md explains."),
@@ -76,9 +89,9 @@ def evaluate(
     if out is None and not folder.is_dir():
         raise GeoBindError(f"{space} is on the Hub: say with --out into which folder the metrics go")
     if recipe is not None:
-        judged = Recipe.load(recipe)
+        judged = Recipe.load(recipe, parse_changes(changes))
     elif loaded.recipe is not None:
-        judged = Recipe.parse(loaded.recipe, f"the recipe saved in {space}")
+        judged = Recipe.parse(loaded.recipe, f"the recipe saved in {space}", parse_changes(changes))
     else:
         raise GeoBindError(f"{space} was saved without a recipe: give one with --recipe")
     evaluations = judged.open_evaluations()
