@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from geobind.errors import GeoBindError
+from geobind.media.stored import Stored
 from geobind.space import GeoBind
 from geobind.storage import cache_folder
 from geobind.towers.base import Row
@@ -38,6 +39,8 @@ def _content(value: Any) -> bytes:
         except OSError:  # reading it will give the message
             return str(value).encode()
         return f"{value.resolve()} {status.st_size} {status.st_mtime_ns}".encode()
+    if isinstance(value, Stored):
+        return value.identity().encode()
     if isinstance(value, bytes):
         return value
     if isinstance(value, np.ndarray):

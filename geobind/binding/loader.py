@@ -16,6 +16,7 @@ from geobind.binding.stage import Stage
 from geobind.data.order import epoch_batches, replacement, row_generator
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, MediaError
+from geobind.media.stored import Stored
 from geobind.towers.base import Batch, Processor
 
 ATTEMPTS = 20  # replacements of one row before we conclude that the data set, not the row, is broken
@@ -126,6 +127,6 @@ class StageLoader:
 def default_workers(pairs: Pairs, modalities: list[str]) -> int:
     """One worker a core but one (at most 8) where files are decoded; none for vectors and text."""
     first = pairs[0]
-    if not any(isinstance(first.get(modality), Path | bytes) for modality in modalities):
+    if not any(isinstance(first.get(modality), Path | Stored) for modality in modalities):
         return 0
     return min(8, max(1, (os.cpu_count() or 2) - 1))

@@ -315,6 +315,18 @@ def as_column(values: Any, modality: str, *, root: Path, content: bool, where: s
     return Objects(_object_array(items))
 
 
+def is_embedded(kind: pa.DataType) -> bool:
+    """Does a column of this Arrow type hold files: bytes, or structs {bytes, path} as `datasets` writes them."""
+    if pa.types.is_struct(kind) and "bytes" in kind.names:
+        kind = kind.field("bytes").type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def embedded_bytes(values: pa.Array) -> list[bytes | None]:
+    """The files of such a column, None where there is none."""
+    return (pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values).to_pylist()
+
+
 def _is_vector(item: Any) -> bool:
     if isinstance(item, (bytes, str, tuple)):
         return False
@@ -335,8 +347,8 @@ def _from_arrow(values: pa.Array, modality: str, root: Path, content: bool, wher
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
         return Strings(strings(values), None) if content else paths(values, modality, root, where)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return Objects(_object_array(values.to_pylist()))
+    if is_embedded(kind):
+        return Objects(_object_array(embedded_bytes(values)))
     if is_vector_list(kind):
         matrix = list_matrix(values.drop_null(), f"{where}, {modality}")
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):

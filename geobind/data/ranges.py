@@ -8,14 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geobind.data.http import is_url, read_url
-from geobind.errors import MediaError
+from geobind.media.stored import Stored
 
 
 class Ranges:
-    """Values by (file, offset, size): a row is read when it is asked for, as bytes, local or over HTTP.
-
-    So a row costs one seek, whatever the order, and rows travel to loader workers as four numbers.
+    """Values by (file, offset, size), local or over HTTP: `Stored` files, read when a processor asks.
 
     files: paths or URLs; lengths: their bytes, by which a file that has changed is noticed. `file` (n,)
     indexes them, `offset` and `size` (n,) are bytes, size -1 where the row lacks the value. `names`: (n,)
@@ -33,12 +30,12 @@ class Ranges:
     def __len__(self) -> int:
         return len(self.size)
 
-    def value(self, row: int) -> bytes | None:
+    def value(self, row: int) -> Stored | None:
         size = int(self.size[row])
         if size < 0:
             return None
         file, offset = int(self.file[row]), int(self.offset[row])
-        return read_range(self.files[file], offset, size, self.lengths[file])
+        return Stored(self.files[file], offset, size, self.lengths[file])
 
     def take(self, rows: NDArray[np.int64]) -> Ranges:
         names = self.names.take(pa.array(rows))
@@ -49,21 +46,3 @@ class Ranges:
 
     def keys(self) -> pa.Array:
         return self.names
-
-
-def read_range(source: str, offset: int, size: int, total: int) -> bytes:
-    """`size` bytes at `offset` of a path or URL that has `total` bytes. Raises MediaError where it has others."""
-    if is_url(source):
-        return read_url(source, offset, size, total)
-    try:
-        with open(source, "rb") as file:
-            found = file.seek(0, 2)
-            file.seek(offset)
-            content = file.read(size)
-    except OSError as error:
-        raise MediaError(f"{source} cannot be read ({error.strerror}): put the file back") from None
-    if found != total:
-        raise MediaError(
-            f"{source} has {found} bytes, but {total} when it was indexed: start again with the file as it is now"
-        )
-    return content

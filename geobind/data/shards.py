@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from geobind.console import progress_bar
-from geobind.data.http import RangeFile, is_url
 from geobind.data.ranges import Ranges
-from geobind.data.source import Source, split_of_name, warn, with_places
+from geobind.data.source import Source, first_known, split_of_name, warn, with_places
 from geobind.errors import GeoBindError, shorten
+from geobind.media.http import RangeFile, is_url
 from geobind.storage import cache_folder, writing
 
 MEMBER = pa.struct([("offset", pa.int64()), ("size", pa.int64())])
@@ -90,14 +90,14 @@ def read_shards(shards: str | Path | Sequence[str | Path]) -> Source:
         splits = [split or "train" for split in splits]
     if any(splits) and "split" not in table.column_names:
         table = table.append_column("split", pa.array(splits, pa.string()).take(pa.array(file)))
-    date = next((name for name in _DATES if name in table.column_names), None)
+    date = first_known(_DATES, table.column_names)
     if date not in (None, "datetime"):
         table = table.append_column("datetime", table[date])
     table = with_places(table)
     known = {*media, *table.column_names}
     columns: dict[str, str | Sequence[str]] = {}
     for modality, options in _MEMBERS.items():
-        found = next((name for name in options if name in known), None)
+        found = first_known(options, known)
         if found is not None:
             columns[modality] = found
     _warn_of_lacking(media, keys, where)

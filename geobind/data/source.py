@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,9 +54,14 @@ def split_of_name(path: str) -> str | None:
     return _SAME.get(found, found)
 
 
+def first_known(options: Iterable[str], names: Container[str]) -> str | None:
+    """The first of some names that is among others."""
+    return next((name for name in options if name in names), None)
+
+
 def with_places(table: pa.Table) -> pa.Table:
     """The table with a column `place`, equal where the position is, if it has positions and no such column."""
-    axes = [next((n for n in names if n in table.column_names), None) for names in AXES]
+    axes = [first_known(names, table.column_names) for names in AXES]
     if "place" in table.column_names or None in axes:
         return table
     latitude, longitude = (table[name].cast(pa.large_string()) for name in axes)

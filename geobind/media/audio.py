@@ -15,8 +15,9 @@ from torch import Tensor
 
 from geobind.errors import GeoBindError, MediaError, shorten
 from geobind.media.files import describe, opened, unreadable
+from geobind.media.stored import Stored
 
-AudioValue = str | Path | bytes | tuple[np.ndarray, int]
+AudioValue = str | Path | bytes | Stored | tuple[np.ndarray, int]
 
 _MEL_FLOOR = 1e-10  # power that counts as silence: -100 dB, as in transformers and librosa
 
@@ -37,7 +38,7 @@ def load_audio(value: AudioValue, sample_rate: int) -> np.ndarray:
     """
     if isinstance(value, tuple):
         name, (samples, rate) = "array", _from_array(value)
-    elif isinstance(value, str | Path | bytes):
+    elif isinstance(value, str | Path | bytes | Stored):
         name, (samples, rate) = describe(value), _from_file(value)
     else:
         raise MediaError(f"audio {shorten(value)}: give a path, the bytes of a file or (array, sample_rate)")
@@ -176,7 +177,7 @@ def _mel_to_hertz(mel: np.ndarray, scale: str) -> np.ndarray:
 # --- files and arrays --------------------------------------------------------------------------------------
 
 
-def _from_file(value: str | Path | bytes) -> tuple[np.ndarray, int]:
+def _from_file(value: str | Path | bytes | Stored) -> tuple[np.ndarray, int]:
     """(samples, channels) float32 and their rate."""
     with opened(value, "audio") as file:
         try:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from geobind.errors import MediaError, shorten
+from geobind.media.stored import Stored
 
 AGAIN = "copy or download it again, or remove its row"
 
@@ -19,19 +20,22 @@ def describe(value: object) -> str:
     """The name of a value in a message: its path, or its size and shape."""
     if isinstance(value, str | Path):
         return str(value)
+    if isinstance(value, Stored):
+        return f"at byte {value.offset} of {value.source}"
     if isinstance(value, bytes):
         return f"of {len(value)} bytes"
     return f"array of shape {value.shape}" if isinstance(value, np.ndarray) else shorten(value)
 
 
 @contextmanager
-def opened(value: str | Path | bytes, noun: str) -> Iterator[BinaryIO]:
-    """A path or bytes as an open binary file at its start; `noun` ("image") goes into the message.
+def opened(value: str | Path | bytes | Stored, noun: str) -> Iterator[BinaryIO]:
+    """A path, bytes or a stored file as an open binary file at its start; `noun` ("image") goes into the message.
 
     Raises MediaError for a path that is missing or cannot be opened, and for an empty file.
     """
+    content = bytes(value) if isinstance(value, bytes | Stored) else None
     try:
-        file: BinaryIO = io.BytesIO(value) if isinstance(value, bytes) else Path(value).open("rb")  # noqa: SIM115
+        file: BinaryIO = Path(value).open("rb") if content is None else io.BytesIO(content)  # type: ignore[arg-type]  # noqa: SIM115
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError(
             f"{noun} {describe(value)} does not exist: check the path, and the root of relative paths"

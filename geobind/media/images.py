@@ -19,11 +19,12 @@ from torch.nn.functional import interpolate
 from geobind.errors import GeoBindError, MediaError, shorten
 from geobind.media.files import describe, opened, unreadable
 from geobind.media.randaugment import BINS, rand_augment
+from geobind.media.stored import Stored
 
 Region = tuple[int, int, int, int]
 """(top, left, height, width) in pixels of the upright picture."""
 
-ImageValue = str | Path | bytes | Image.Image | np.ndarray
+ImageValue = str | Path | bytes | Stored | Image.Image | np.ndarray
 
 # What libjpeg warns of and every viewer shows all the same; any other warning means lost pixels.
 _HARMLESS = ("extraneous bytes", "Invalid SOS parameters")
@@ -319,7 +320,7 @@ def _opened_picture(value: ImageValue) -> Iterator[_Picture]:
         yield _Picture(value, value, None, 1)
     elif isinstance(value, Image.Image):
         yield _Picture(value, value, None, _orientation(value))
-    elif isinstance(value, str | Path | bytes):
+    elif isinstance(value, str | Path | bytes | Stored):
         with opened(value, "image") as file:
             try:
                 image = Image.open(file)

@@ -15,8 +15,9 @@ from torch import Tensor
 from geobind.errors import GeoBindError, MediaError, shorten
 from geobind.media.files import describe, opened, unreadable
 from geobind.media.images import Augment, as_augment, centre, resize, short_side
+from geobind.media.stored import Stored
 
-BandsValue = str | Path | bytes | np.ndarray
+BandsValue = str | Path | bytes | Stored | np.ndarray
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GDAL_NODATA = 42113
@@ -40,7 +41,7 @@ def load_bands(value: BandsValue) -> np.ndarray:
     """
     if isinstance(value, np.ndarray):
         return _bands(value, value)
-    if not isinstance(value, str | Path | bytes):
+    if not isinstance(value, str | Path | bytes | Stored):
         raise MediaError(
             f"raster {shorten(value)}: give a path, the bytes of a file or a (channels, height, width) array"
         )

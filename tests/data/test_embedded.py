@@ -1,0 +1,128 @@
+"""Parquet with embedded media, as on the Hub, is rows by index.
+
+* A row's bytes are those that the file holds, whatever wrote it; splits are named by files;
+* bytes are laid out once, and only of columns that are used; a kill in between leaves nothing half-written;
+* broken files and files with other columns are one line.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from geobind import GeoBindError, Pairs, Recipe
+from geobind.data.embedded import parquet_files
+from geobind.media.audio import load_audio
+from geobind.media.images import load_image
+from scripts.make_replicas import write_hub
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*dates are none:geobind.errors.GeoBindWarning")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "columns", "tile"),
+    [
+        ("soundingearth", None, "googleearth_image"),
+        ("geosound", None, "bingmap_image"),
+        ("geosound", {"satellite": "sentinel_image", "audio": "audio"}, "sentinel_image"),
+    ],
+)
+def test_rows_are_what_the_files_hold(tmp_path: Path, dataset: str, columns: dict | None, tile: str) -> None:
+    folder = write_hub(tmp_path / "hub", dataset=dataset, rows=12)
+    spec = {"folder": str(folder)} | ({"columns": columns} if columns else {})
+    pairs = Recipe.parse({"pairs": {"p": spec}}).open_pairs("p")
+    truth = [row for path in parquet_files(folder) for row in pq.read_table(path).to_pylist()]
+    for row, expected in zip(pairs, truth, strict=True):
+        assert bytes(row["satellite"]) == expected[tile]["bytes"]
+        assert bytes(row["audio"]) == expected["audio"]["bytes"]
+        assert row["location"] == pytest.approx((expected["latitude"], expected["longitude"]), abs=1e-5)
+    assert Counter(pairs.splits) == {"train": 12, "val": 3, "test": 3}
+    assert load_image(pairs[0]["satellite"]).shape == (48, 48, 3)
+    assert len(load_audio(pairs[0]["audio"], 48_000)) == 24_000
+    assert (pairs[0].get("text") is None) == (columns is not None)
+    again = pickle.loads(pickle.dumps(pairs.split("test")))
+    assert again[1]["satellite"] == pairs.split("test")[1]["satellite"]
+
+
+def test_only_columns_in_use_are_laid_out_and_once(tmp_path: Path) -> None:
+    folder = write_hub(tmp_path / "hub", dataset="geosound", rows=8)
+    laid = tmp_path / "cache" / "media"
+    columns = {"satellite": "sentinel_image", "text": "audio_caption"}
+    Pairs.from_folder(folder, columns=columns)
+    first = {path: path.stat().st_mtime_ns for path in laid.iterdir()}
+    assert len(first) == 2 * 4, "four files of one column: bytes and index"
+    Pairs.from_folder(folder, columns=columns)
+    assert {path: path.stat().st_mtime_ns for path in laid.iterdir()} == first
+    Pairs.from_folder(folder)
+    assert len(list(laid.iterdir())) == 3 * 2 * 4
+
+
+def test_a_kill_leaves_only_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_hub(tmp_path / "hub", rows=8)
+    code = f"""
+import os, signal
+from geobind.data import embedded
+copy, count = embedded._copy, 0
+def killed(path, name, file):
+    global count
+    count += 1
+    if count == 3:
+        file.write(b"half"); file.flush(); os.kill(os.getpid(), signal.SIGKILL)
+    return copy(path, name, file)
+embedded._copy = killed
+from geobind import Pairs
+Pairs.from_folder({str(folder)!r})
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == -9
+    kept = {path.name for path in (tmp_path / "cache" / "media").glob("*.parquet")}
+    assert len(kept) == 2
+    pairs = Pairs.from_folder(folder)
+    truth = [row for path in parquet_files(folder) for row in pq.read_table(path).to_pylist()]
+    assert [bytes(row["audio"]) for row in pairs] == [row["audio"]["bytes"] for row in truth]
+
+
+def test_what_datasets_writes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(decode=False), "caption": datasets.Value("string")})
+    rows = {"image": [{"bytes": b"one", "path": "1.jpg"}, None], "caption": ["a port", "a farm"]}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    (tmp_path / "hub").mkdir()
+    dataset.to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
+    pairs = Pairs.from_folder(tmp_path / "hub")
+    assert bytes(pairs[0]["image"]) == b"one"
+    assert pairs[1] == {"image": None, "text": "a farm"}
+    assert set(pairs.splits) == {"train"}
+    table = Pairs.from_table(tmp_path / "hub" / "train-00000-of-00001.parquet", columns={"image": "image"})
+    assert [row["image"] for row in table] == [b"one", None]
+
+
+def test_broken_and_strange_files_are_named(tmp_path: Path) -> None:
+    folder = write_hub(tmp_path / "hub", rows=8)
+    path = folder / "data" / "val-00000-of-00001.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(GeoBindError, match=r"val-00000-of-00001\.parquet is no whole Parquet file .* again"):
+        Pairs.from_folder(folder)
+    pq.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(GeoBindError, match="has other columns than"):
+        Pairs.from_folder(folder)
+    damaged = bytearray(whole)
+    damaged[100:5000] = bytes(4900)
+    path.write_bytes(damaged)
+    with pytest.raises(GeoBindError, match=r"val-00000-of-00001\.parquet is no whole"):
+        Pairs.from_folder(folder)
+
+
+def test_tables_beside_folders_of_media_are_no_shards(tmp_path: Path) -> None:
+    for name in ("satellite/a.jpg", "audio/a.ogg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "labels.parquet")
+    assert Pairs.from_folder(tmp_path).modalities == ("audio", "satellite")
