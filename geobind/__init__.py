@@ -20,6 +20,7 @@ _PUBLIC = {
     "Term": "geobind.retrieval.query",
     "score": "geobind.retrieval.scores",
     "calibrate": "geobind.retrieval.scores",
+    "classify": "geobind.tasks.zero_shot",
     "Recipe": "geobind.recipe",
     "Tower": "geobind.towers.base",
     "Processor": "geobind.towers.base",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from geobind.retrieval.query import Query, Term
     from geobind.retrieval.scores import calibrate, score
     from geobind.space import GeoBind
+    from geobind.tasks.zero_shot import classify
     from geobind.towers.base import Processor, Tower, build_tower, register
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geobind.errors import GeoBindError, did_you_mean, shorten
+from geobind.retrieval.prompts import check_templates, prompt_vectors
 from geobind.space import GeoBind
 
 Centres = Mapping[str, ArrayLike]
@@ -71,8 +72,7 @@ class Query:
             raise GeoBindError(f"the query is empty: {_EXAMPLE}")
         if self.combine not in get_args(Combine):
             raise GeoBindError(f"combine is {self.combine!r}{did_you_mean(self.combine, get_args(Combine))}")
-        if not self.templates or any("{}" not in template for template in self.templates):
-            raise GeoBindError(f"templates are {shorten(self.templates)}: each needs a {{}} for the text")
+        check_templates(self.templates)
 
     @classmethod
     def parse(cls, text: str, *, combine: Combine = "sum", templates: Sequence[str] = ("{}",)) -> Query:
@@ -150,9 +150,7 @@ class Query:
         takes = space.tower(term.modality).processor.takes
         value = term.value
         if takes == "text":
-            value = [template.replace("{}", value) for template in self.templates]
-            mean = space.embed(term.modality, value, device=device).mean(0)
-            return _unit(mean, "has templates that cancel out")
+            return prompt_vectors(space, [value], self.templates, modality=term.modality, device=device)[0]
         if isinstance(value, str) and takes in ("location", "vector"):
             value = _numbers(value, term.modality)
         return space.embed(term.modality, [value], device=device)[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, did_you_mean
 from geobind.space import GeoBind
 
@@ -77,6 +78,44 @@ def calibrate(space: GeoBind, backgrounds: Mapping[str, ArrayLike], *, seed: int
             cosines = space.similarity(vectors[a], vectors[b])
             found = cosines[np.triu_indices(len(cosines), 1)] if a == b else cosines.ravel()
             space.calibration[a, b] = np.quantile(found, LEVELS).tolist()
+
+
+def backgrounds(
+    space: GeoBind,
+    pairs: Iterable[Pairs],
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = False,
+) -> dict[str, NDArray[np.float32]]:
+    """Embeddings by modality for `calibrate`: distinct values of the pairs, at most 2,048 of each, drawn by `seed`.
+
+    >>> calibrate(space, backgrounds(space, [captions, sounds]))
+
+    Rows are those of `split`; if not given, of "val" where a set of pairs has it, else "train", else all.
+    Values that cannot be read are left out, with a warning. Modalities without a tower, or with fewer than
+    20 values, are too.
+    """
+    rows: dict[str, dict[str, tuple[Pairs, int]]] = {}
+    for some in pairs:
+        names = {*some.splits}
+        wanted = split or next((name for name in ("val", "train") if name in names), None)
+        some = some if wanted is None else some.split(wanted)
+        for modality in set(space.modalities) & set(some.modalities):
+            found = rows.setdefault(modality, {})
+            for row, key in enumerate(some.keys(modality)):
+                if key is not None:
+                    found.setdefault(key, (some, row))
+    embedded = {}
+    for modality, found in sorted(rows.items()):
+        order = np.random.default_rng(seed).permutation(len(found))[:ROWS]
+        values = list(found.values())
+        chosen = [some[row] for some, row in (values[position] for position in order)]
+        if len(chosen) >= MINIMUM:
+            vectors = space.embed_rows(modality, chosen, device=device, on_error="skip", progress=progress)
+            embedded[modality] = vectors[np.isfinite(vectors).all(1)]
+    return embedded
 
 
 def _rows(space: GeoBind, modality: str, background: ArrayLike, seed: int) -> NDArray[np.float32]:

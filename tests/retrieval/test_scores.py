@@ -9,9 +9,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from geobind import GeoBind, GeoBindError, calibrate, score
-from tests.spaces import DIM, vector_space, vector_tower
+from geobind.cli import app
+from geobind.retrieval.scores import backgrounds
+from tests.spaces import DIM, vector_pairs, vector_space, vector_tower
+from tests.toy import write_recipe
 
 TEXT, SATELLITE = ("text", "satellite"), ("satellite", "text")
 
@@ -30,13 +34,13 @@ def space() -> GeoBind:
 
 
 @pytest.fixture
-def backgrounds() -> dict[str, np.ndarray]:
+def unrelated() -> dict[str, np.ndarray]:
     return {name: unit(200, seed) for seed, name in enumerate(("satellite", "text", "audio", "image"))}
 
 
-def test_the_percentile_is_the_share_of_the_background_below(space, backgrounds):
-    calibrate(space, backgrounds)
-    background = (backgrounds["text"] @ backgrounds["satellite"].T).ravel()
+def test_the_percentile_is_the_share_of_the_background_below(space, unrelated):
+    calibrate(space, unrelated)
+    background = (unrelated["text"] @ unrelated["satellite"].T).ravel()
     asked = np.random.default_rng(5).uniform(-0.9, 0.9, size=(3, 50)).astype(np.float32)
     found = score(space, TEXT, asked, "percentile")
     counted = (background < asked[..., None]).mean(-1)
@@ -52,19 +56,19 @@ def test_the_percentile_is_the_share_of_the_background_below(space, backgrounds)
     assert (np.diff(score(space, TEXT, inside)) > 0).all()
 
 
-def test_within_a_modality_a_value_is_not_compared_with_itself(space, backgrounds):
-    calibrate(space, backgrounds)
+def test_within_a_modality_a_value_is_not_compared_with_itself(space, unrelated):
+    calibrate(space, unrelated)
     assert max(space.calibration["satellite", "satellite"]) < 0.999
 
 
-def test_pairs_that_nothing_binds_are_left_out(space, backgrounds):
-    calibrate(space, backgrounds)
+def test_pairs_that_nothing_binds_are_left_out(space, unrelated):
+    calibrate(space, unrelated)
     assert ("audio", "text") in space.calibration
     assert ("image", "text") not in space.calibration
 
 
-def test_calibration_is_saved_and_ends_with_its_towers(space, backgrounds, tmp_path):
-    calibrate(space, backgrounds)
+def test_calibration_is_saved_and_ends_with_its_towers(space, unrelated, tmp_path):
+    calibrate(space, unrelated)
     space.save_pretrained(tmp_path)
     again = GeoBind.from_pretrained(tmp_path)
     cosines = np.linspace(-1, 1, 100)
@@ -121,3 +125,26 @@ def test_unknown_scores_and_modalities_are_named(space):
         score(space, TEXT, [0.1], "percent")
     with pytest.raises(GeoBindError, match="no tower for 'sound'"):
         calibrate(space, {"sound": unit(30, 0)})
+
+
+def test_backgrounds_are_distinct_values_of_the_held_out_rows_else_of_train(space):
+    splits = ["train"] * 60 + ["val"] * 30 + ["test"] * 30
+    pairs = vector_pairs("satellite", "text", split=splits)
+    found = backgrounds(space, [pairs, pairs])
+    assert set(found) == {"satellite", "text"}
+    expected = space.embed_rows("text", pairs.split("val"))
+    np.testing.assert_allclose(np.sort(found["text"], 0), np.sort(expected, 0), atol=1e-6)
+    assert len(backgrounds(space, [pairs], split="train")["text"]) == 60
+
+
+def test_the_command_calibrates_the_saved_space(tmp_path):
+    write_recipe(tmp_path)
+    run = str(tmp_path / "run")
+    assert CliRunner().invoke(app, ["bind", str(tmp_path / "recipe.yaml"), "--out", run]).exit_code == 0
+    before = GeoBind.from_pretrained(run)
+    result = CliRunner().invoke(app, ["calibrate", run])
+    assert result.exit_code == 0, result.output
+    assert "satellite-text" in result.output
+    after = GeoBind.from_pretrained(run)
+    assert before.fingerprint("satellite") == after.fingerprint("satellite")
+    assert 0 < score(after, TEXT, 0.0) < 1
