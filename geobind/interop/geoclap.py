@@ -50,42 +50,37 @@ def geoclap(state: State, file: Path, folder: Path, options: ImportOptions) -> G
     audio, text = ClapAudioConfig(enable_fusion=True), ClapTextConfig()
     parts = {
         "satellite": _satellite(layers(state, "sat_encoder.model.blocks.")),
+        "head": renamed([("sat_encoder.fc", "0")]),
         "audio": under("audio_encoder.model.", ClapAudioModelWithProjection, audio) if whole else [],
         "text": under("text_encoder.model.", ClapTextModelWithProjection, text) if whole else [],
+        "scales": [Rule(f"temp_layer.logit_scale_{link}", (link,)) for link in _LINKS],
     }
-    scales = [Rule(f"temp_layer.logit_scale_{link}", (f"logit_scale_{link}",)) for link in _LINKS]
     tokens = tokenizer_folder(options.tokenizer, USUAL_TOKENIZER) if whole else None
-    weights = convert(state, [rule for rules in parts.values() for rule in rules] + scales, name=str(file))
-    head = {key: weights.pop(f"head.{key}") for key in ("weight", "bias")}
-
-    def piece(part: str) -> State:
-        keys = {key for rule in parts[part] for key in rule.ours}
-        return {key: weights[key] for key in sorted(keys & weights.keys())}
-
+    weights = convert(state, parts, name=str(file))
     satellite = build_tower(
         "satmae", modality="satellite", dim=DIM, head="linear",
-        weights=write_model(folder / "satellite", vit, piece("satellite")),
+        weights=write_model(folder / "satellite", vit, weights["satellite"]),
     )  # fmt: skip
     assert satellite.head is not None
-    satellite.head[0].load_state_dict(head)
+    satellite.head.load_state_dict(weights["head"])
     sound: dict[str, Any] = {"weights": options.target}
     words: dict[str, Any] = {"weights": options.target}
     if whole:
-        sound["weights"] = write_model(folder / "audio", audio, piece("audio"))
-        words = {"weights": write_model(folder / "text", text, piece("text")), "tokenizer": tokens}
+        sound["weights"] = write_model(folder / "audio", audio, weights["audio"])
+        words = {"weights": write_model(folder / "text", text, weights["text"]), "tokenizer": tokens}
     towers: list[Tower] = [
         satellite,
         build_tower("clap", modality="audio", dim=DIM, **sound),
         build_tower("clap", modality="text", dim=DIM, **words),
     ]
     space = GeoBind(DIM, towers)
-    temperatures = {link: math.exp(-float(weights[f"logit_scale_{name}"])) for name, link in _LINKS.items()}
+    temperatures = {link: math.exp(-float(weights["scales"][name])) for name, link in _LINKS.items()}
     space.record_binding(["satellite", "audio", "text"] if whole else ["satellite"], temperatures)
     return space
 
 
 def _satellite(depth: int) -> list[Rule]:
-    """timm's ViT with a classifier, and the projection, which is the tower's head."""
+    """timm's ViT with a classifier."""
     rules = [
         Rule("sat_encoder.model.cls_token", ("vit.embeddings.cls_token",)),
         Rule("sat_encoder.model.pos_embed", ("vit.embeddings.position_embeddings",)),
@@ -94,7 +89,6 @@ def _satellite(depth: int) -> list[Rule]:
                 ("sat_encoder.model.patch_embed.proj", "vit.embeddings.patch_embeddings.projection"),
                 ("sat_encoder.model.norm", "vit.layernorm"),
                 ("sat_encoder.model.head", "classifier"),
-                ("sat_encoder.fc", "head"),
             ]
         ),
     ]

@@ -11,12 +11,13 @@ from geobind.interop.geoclap import geoclap
 from geobind.interop.open_clip import open_clip
 from geobind.interop.options import Activation, ImportOptions
 from geobind.interop.reading import State, read_state
+from geobind.interop.sat2cap import sat2cap
 from geobind.space import GeoBind
 from geobind.storage import replace_folder, writing
 
 Reader = Callable[[State, Path, Path, ImportOptions], GeoBind]
 
-SYSTEMS: dict[str, Reader] = {"geoclap": geoclap, "open_clip": open_clip}
+SYSTEMS: dict[str, Reader] = {"sat2cap": sat2cap, "geoclap": geoclap, "open_clip": open_clip}
 """What can be read, by the name that `--as` takes."""
 
 # A key of each system that no other has, by which a file is told; those that cannot be read have a reason.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,36 +40,42 @@ def under(prefix: str, cls: Any, config: Any) -> list[Rule]:
     return [Rule(f"{prefix}{key}", (key,)) for key in keys]
 
 
-def convert(state: State, rules: Sequence[Rule], *, name: str, ignored: Sequence[str] = ()) -> State:
-    """The weights under their new keys, in float32.
+def convert(
+    state: State, parts: Mapping[str, Sequence[Rule]], *, name: str, ignored: Collection[str] = ()
+) -> dict[str, State]:
+    """The weights of each part under their new keys, in float32.
 
-    `ignored` are beginnings of keys that are accounted for elsewhere. Raises GeoBindError listing the
-    keys that are missing and those that are unexpected; `name` is the checkpoint's in the message.
+    `ignored` are keys that hold nothing of the model. Raises GeoBindError listing the keys that are
+    missing and those that are unexpected; `name` is the checkpoint's in the message.
     """
-    published = {rule.published for rule in rules}
+    published = {rule.published for rules in parts.values() for rule in rules}
     missing = sorted(key for key in published - state.keys() if not key.endswith(_INDICES))
     unexpected = sorted(
-        key
-        for key in state.keys() - published
-        if not key.endswith(_INDICES) and not key.startswith(tuple(ignored))
+        key for key in state.keys() - published if not key.endswith(_INDICES) and key not in ignored
     )
     if missing or unexpected:
-        parts = [f"lacks {_list(missing)}"] if missing else []
-        parts += [f"has unexpected {_list(unexpected)}"] if unexpected else []
+        faults = [f"lacks {_list(missing)}"] if missing else []
+        faults += [f"has unexpected {_list(unexpected)}"] if unexpected else []
         raise GeoBindError(
-            f"{name} {' and '.join(parts)}: it is of another architecture or version, and no part of it was taken"
+            f"{name} {' and '.join(faults)}: it is of another architecture or version, and no part of it was taken"
         )
+    return {part: _renamed(state, rules) for part, rules in parts.items()}
+
+
+def _renamed(state: State, rules: Sequence[Rule]) -> State:
     out: State = {}
     for rule in rules:
-        if rule.published in state:
-            value = state[rule.published]
-            value = value.float() if value.is_floating_point() else value
-            parts_ = (
-                value.chunk(len(rule.ours))
-                if len(rule.ours) > 1
-                else (value.T if rule.transposed else value,)
+        if rule.published not in state:  # an index
+            continue
+        value = state[rule.published]
+        value = value.float() if value.is_floating_point() else value
+        value = value.T if rule.transposed else value
+        out |= {
+            key: part.contiguous().clone()
+            for key, part in zip(
+                rule.ours, value.chunk(len(rule.ours)) if value.ndim else (value,), strict=True
             )
-            out |= {key: part.contiguous().clone() for key, part in zip(rule.ours, parts_, strict=True)}
+        }
     return out
 
 

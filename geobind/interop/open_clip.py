@@ -47,7 +47,7 @@ def open_clip(state: State, file: Path, folder: Path, options: ImportOptions) ->
         )
     activation = options.activation or ("quick_gelu" if model.get("quick_gelu") else "gelu")
     tokens = tokenizer_folder(options.tokenizer, USUAL_TOKENIZER)
-    weights = convert(state, _rules(state), name=str(file), ignored=_IGNORED)
+    weights = convert(state, {"clip": _rules(state)}, name=str(file), ignored=_IGNORED)["clip"]
     config = _config(weights, activation, vision.get("head_width", 64), text.get("heads"))
     pixels = cfg.get("preprocess_cfg", {})
     transform = ImageTransform(
@@ -115,38 +115,50 @@ def _rules(state: State) -> list[Rule]:
     return rules
 
 
+def vision_config(weights: State, activation: str, head_width: int) -> dict[str, Any]:
+    """What a vision side's shapes tell of its configuration, under the keys of transformers.
+
+    Raises GeoBindError where the weights that tell it are not there.
+    """
+    try:
+        filters = weights["vision_model.embeddings.patch_embedding.weight"]
+        positions = weights["vision_model.embeddings.position_embedding.weight"]
+        inner = weights["vision_model.encoder.layers.0.mlp.fc1.weight"]
+        dim = len(weights["visual_projection.weight"])
+    except KeyError as error:
+        raise GeoBindError(f"the checkpoint lacks {error} of its vision model: give a whole one") from None
+    width, _, patch, _ = filters.shape
+    return {
+        "hidden_size": width,
+        "intermediate_size": len(inner),
+        "num_hidden_layers": layers(weights, "vision_model.encoder.layers."),
+        "num_attention_heads": width // head_width,
+        "patch_size": patch,
+        "image_size": patch * math.isqrt(len(positions) - 1),
+        "hidden_act": activation,
+        "projection_dim": dim,
+    }
+
+
 def _config(weights: State, activation: str, head_width: int, text_heads: int | None) -> Any:
     """The configuration that the shapes tell, with heads of 64 numbers where nothing says otherwise."""
     from transformers import CLIPConfig
 
-    filters = weights["vision_model.embeddings.patch_embedding.weight"]
-    positions = weights["vision_model.embeddings.position_embedding.weight"]
     words = weights["text_model.embeddings.token_embedding.weight"]
-    width, _, patch, _ = filters.shape
-    text_width = words.shape[1]
-    dim = weights["visual_projection.weight"].shape[0]
+    vision = vision_config(weights, activation, head_width)
     return CLIPConfig(
-        projection_dim=dim,
-        vision_config={
-            "hidden_size": width,
-            "intermediate_size": len(weights["vision_model.encoder.layers.0.mlp.fc1.weight"]),
-            "num_hidden_layers": layers(weights, "vision_model.encoder.layers."),
-            "num_attention_heads": width // head_width,
-            "patch_size": patch,
-            "image_size": patch * math.isqrt(len(positions) - 1),
-            "hidden_act": activation,
-            "projection_dim": dim,
-        },
+        projection_dim=vision["projection_dim"],
+        vision_config=vision,
         text_config={
-            "hidden_size": text_width,
+            "hidden_size": words.shape[1],
             "intermediate_size": len(weights["text_model.encoder.layers.0.mlp.fc1.weight"]),
             "num_hidden_layers": layers(weights, "text_model.encoder.layers."),
-            "num_attention_heads": text_heads or text_width // 64,
+            "num_attention_heads": text_heads or words.shape[1] // 64,
             "max_position_embeddings": len(weights["text_model.embeddings.position_embedding.weight"]),
             "vocab_size": len(words),
             "bos_token_id": len(words) - 2,
             "eos_token_id": len(words) - 1,  # open_clip reads a text at its highest token, which is this
             "hidden_act": activation,
-            "projection_dim": dim,
+            "projection_dim": vision["projection_dim"],
         },
     )

@@ -24,8 +24,8 @@ class SatMae(PretrainedTower):
     on, and projects what that gives. A tower of width 1000 with a linear head is the same function.
 
     weights: a folder or Hub id with a ViTForImageClassification in safetensors; "none" takes `config`
-    (a mapping, or the path of a config.json). classes: of a model without weights. augment: as for `clip`. Raises GeoBindError where weights
-    are missing.
+    (a mapping, or the path of a config.json). classes: of a model without weights.
+    augment: as for `clip`. Raises GeoBindError where weights are missing.
     """
 
     def __init__(

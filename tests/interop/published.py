@@ -171,6 +171,69 @@ def geoclap_state(audio: torch.nn.Module, text: torch.nn.Module, **vit: int) -> 
     return state | {f"temp_layer.logit_scale_{link}": torch.tensor(3.0) for link in ("ia", "it", "at")}
 
 
+# --- Sat2Cap -----------------------------------------------------------------------------------------------
+
+
+def sat2cap_state(satellite: torch.nn.Module, image: torch.nn.Module, queue: int = 2560) -> State:
+    """The two CLIP vision models under their prefixes, the encoder of place and time, and the queue."""
+    state = {f"imo_encoder.vision_model.{key}": value for key, value in satellite.state_dict().items()}
+    state |= {f"img_encoder.vision_model.{key}": value for key, value in image.state_dict().items()}
+    for side in ("imo", "img"):  # of transformers before 4.31
+        key = f"{side}_encoder.vision_model.vision_model.embeddings.position_ids"
+        state[key] = torch.arange(50)[None]
+    shapes = {"fc1.weight": (64, 12), "fc1.bias": (64,), "fc2.weight": (512, 64), "fc2.bias": (512,)}
+    generator = torch.Generator().manual_seed(3)
+    state |= {
+        f"geo_encoder.{key}": torch.randn(shape, generator=generator) * 0.2 for key, shape in shapes.items()
+    }
+    return state | {
+        "temp_layer.logit_scale": torch.tensor(4.6052),
+        "queue": torch.randn(512, queue, generator=generator),
+        "queue_ptr": torch.zeros(1, dtype=torch.int64),
+    }
+
+
+def evaluate_clip_vision(state: State, prefix: str, pixels: Tensor) -> Tensor:
+    """CLIP's vision model with its projection, from keys as transformers names them."""
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    filters = state["vision_model.embeddings.patch_embedding.weight"]
+    x = F.conv2d(pixels, filters, stride=filters.shape[-1]).flatten(2).transpose(1, 2)
+    x = torch.cat([state["vision_model.embeddings.class_embedding"].expand(len(x), 1, -1), x], 1)
+    x = norm(
+        state,
+        "vision_model.pre_layrnorm",
+        x + state["vision_model.embeddings.position_embedding.weight"],
+        1e-5,
+    )
+    n = 0
+    while f"vision_model.encoder.layers.{n}.layer_norm1.weight" in state:
+        key = f"vision_model.encoder.layers.{n}"
+        y = norm(state, f"{key}.layer_norm1", x, 1e-5)
+        qkv = torch.cat([linear(state, f"{key}.self_attn.{part}_proj", y) for part in "qkv"], -1)
+        x = x + linear(state, f"{key}.self_attn.out_proj", attention(qkv, x.shape[-1] // 64))
+        y = linear(state, f"{key}.mlp.fc1", norm(state, f"{key}.layer_norm2", x, 1e-5))
+        x = x + linear(state, f"{key}.mlp.fc2", ACTIVATIONS["quick_gelu"](y))
+        n += 1
+    return norm(state, "vision_model.post_layernorm", x[:, 0], 1e-5) @ state["visual_projection.weight"].T
+
+
+def evaluate_geo_encoder(
+    state: State, latitude: float, longitude: float, year: int, month: int, day: int, hour: int
+) -> Tensor:
+    """What Sat2Cap adds to an embedding: its twelve numbers through Linear, ReLU, Linear."""
+    from math import cos, pi, sin
+
+    turns = [(year - 2015) / 15, month / 12, day / 31, hour / 23]
+    numbers = [
+        sin(pi * latitude / 90),
+        cos(pi * latitude / 90),
+        sin(pi * longitude / 180),
+        cos(pi * longitude / 180),
+    ]
+    numbers += [wave(2 * pi * turn) for turn in turns for wave in (sin, cos)]
+    return linear(state, "geo_encoder.fc2", linear(state, "geo_encoder.fc1", torch.tensor([numbers])).relu())
+
+
 # --- files -------------------------------------------------------------------------------------------------
 
 

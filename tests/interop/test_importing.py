@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from geobind import GeoBind, GeoBindError, import_checkpoint
+from geobind import GeoBind, GeoBindError, GeoBindWarning, import_checkpoint
 from tests.interop import published
 from tests.models import save_clap_tokenizer
 
@@ -148,6 +148,65 @@ def test_geoclap(tmp_path):
         heard = audio(input_features=mel.expand(1, 4, -1, -1), is_longer=torch.zeros(1, 1, dtype=torch.bool))
         close(space.embed("audio", [sound]), heard.audio_embeds)
         close(space.embed("text", ["rain on a tent"]), text(input_ids=batch).text_embeds)
+
+
+def clip_vision(seed: int, **config: int) -> torch.nn.Module:
+    """CLIP's vision model, ViT-B/32 unless told otherwise, with biases and norms that are not at their defaults."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(seed)
+    model = CLIPVisionModelWithProjection(CLIPVisionConfig(**config)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def test_sat2cap_keeps_projection_place_and_time(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    image = clip_vision(1)
+    state = published.sat2cap_state(clip_vision(0), image)
+    assert state["imo_encoder.vision_model.visual_projection.weight"].shape == (512, 768)
+    published.save_lightning(tmp_path / "sat2cap.ckpt", state)
+    # The whole CLIP, of which the checkpoint holds one side; its text model is cut short here.
+    joint = CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1}))
+    joint.load_state_dict({**joint.state_dict(), **image.state_dict()})
+    joint.save_pretrained(tmp_path / "clip")
+    published.save_wide_clip_tokenizer(tmp_path / "clip")
+
+    space = import_checkpoint(
+        tmp_path / "sat2cap.ckpt", "sat2cap", tmp_path / "out", target=tmp_path / "clip"
+    )
+    assert space.modalities == ["image", "satellite", "text"]
+    assert space.temperatures == {("image", "satellite"): pytest.approx(0.01, rel=1e-3)}
+    assert space.comparable("satellite", "text")
+
+    def seen(modality: str) -> torch.Tensor:
+        prefix = {"satellite": "imo", "image": "img"}[modality] + "_encoder.vision_model."
+        pixels = space.tower(modality).processor({modality: picture()})["pixels"][None]
+        return published.evaluate_clip_vision(state, prefix, pixels)
+
+    close(space.embed("image", [picture()]), seen("image"))
+    told = {"latitude": 51.5, "longitude": -0.12, "datetime": "2016-07-09 14:20:00"}
+    added = published.evaluate_geo_encoder(state, 51.5, -0.12, 2016, 7, 9, 14)
+    close(space.embed("satellite", [picture()], **told), seen("satellite") + added)
+    with pytest.warns(GeoBindWarning):
+        close(space.embed("satellite", [picture()]), seen("satellite"))
+
+
+def test_sat2cap_with_another_clip_as_its_target_is_refused(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+    file = published.save_lightning(
+        tmp_path / "a.ckpt", published.sat2cap_state(clip_vision(0, **sizes), clip_vision(1, **sizes))
+    )
+    joint = CLIPModel(CLIPConfig(vision_config=sizes, text_config=sizes))
+    joint.save_pretrained(tmp_path / "clip")
+    published.save_wide_clip_tokenizer(tmp_path / "clip")
+    refuses(tmp_path, "is not the CLIP that", file, "sat2cap", target=tmp_path / "clip")
 
 
 # --- every key ---------------------------------------------------------------------------------------------
