@@ -12,6 +12,7 @@ import soundfile
 import soxr
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
 from geobind.errors import GeoBindError, MediaError, shorten
 from geobind.media.files import describe, opened, unreadable
@@ -19,6 +20,7 @@ from geobind.media.stored import Stored
 
 AudioValue = str | Path | bytes | Stored | tuple[np.ndarray, int]
 
+_FRAMES_AT_ONCE = 1024  # ten seconds of CLAP's are 1001
 _MEL_FLOOR = 1e-10  # power that counts as silence: -100 dB, as in transformers and librosa
 
 
@@ -126,18 +128,50 @@ class LogMel:
         return torch.stack([self._decibels(one) for one in windows]).unsqueeze(1)
 
     def _decibels(self, samples: Tensor) -> Tensor:
-        """(samples,) to (frames, n_mels)."""
-        # float64: next to a loud band, rounding in float32 is louder than the silence of an empty one (what
-        # lies above 11 kHz in a recording made at 22,050 Hz), and decibels would show it.
-        spectrum = torch.stft(
-            samples.double(), self.n_fft, self.hop, window=_window(self.n_fft), return_complex=True
-        )
-        power = spectrum.real.float().square() + spectrum.imag.float().square()  # (n_fft // 2 + 1, frames)
-        return 10 * (power.T @ _mel_filters(self)).clamp_min_(_MEL_FLOOR).log10()
+        """(samples,) to (frames, n_mels); a long recording in pieces, so that its length costs no memory."""
+        edge, frames = self.n_fft // 2, 1 + len(samples) // self.hop
+        mirrored = pad(samples[None], (edge, edge), mode="reflect")[0]
+        parts = []
+        for first in range(0, frames, _FRAMES_AT_ONCE):
+            last = min(first + _FRAMES_AT_ONCE, frames) - 1
+            piece = mirrored[first * self.hop : last * self.hop + self.n_fft]
+            # float64: next to a loud band, rounding in float32 is louder than the silence of an empty one
+            # (what lies above 11 kHz in a recording made at 22,050 Hz), and decibels would show it.
+            spectrum = torch.stft(
+                piece.double(),
+                self.n_fft,
+                self.hop,
+                window=_window(self.n_fft),
+                center=False,
+                return_complex=True,
+            )
+            power = (
+                spectrum.real.float().square() + spectrum.imag.float().square()
+            )  # (n_fft // 2 + 1, frames)
+            parts.append(power.T @ _mel_filters(self))
+        return 10 * torch.cat(parts).clamp_min_(_MEL_FLOOR).log10()
 
     def settings(self) -> dict[str, Any]:
         """All fields as JSON values: `LogMel(**settings)` is equal to this one."""
         return asdict(self)
+
+
+def fusion_views(mel: Tensor, frames: int, rng: np.random.Generator | None = None) -> Tensor:
+    """A long sound as CLAP's fused variant takes it: whole but shrunk, front, middle, back.
+
+    The three are the first, the central and the last `frames` frames, so that a sound is always heard
+    alike; with a generator each is drawn from its third of the sound, as the published training does
+    (Wu et al. 2023, "Large-scale contrastive language-audio pretraining", section 3.3).
+
+    mel: (more than `frames`, n_mels) in dB. Gives (4, frames, n_mels).
+    """
+    last = len(mel) - frames
+    starts = [0, last // 2, last]
+    if rng is not None:
+        thirds = np.array_split(np.arange(last + 1), 3)
+        starts = [int(rng.choice(third)) if len(third) else 0 for third in thirds]
+    shrunk = interpolate(mel[None, None], size=(frames, mel.shape[1]), mode="bilinear")[0, 0]
+    return torch.stack([shrunk, *(mel[start : start + frames] for start in starts)])
 
 
 @lru_cache

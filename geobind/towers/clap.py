@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geobind.errors import GeoBindError
-from geobind.media.audio import LogMel, load_audio, windows
+from geobind.media.audio import LogMel, fusion_views, load_audio, windows
 from geobind.towers.base import Batch, Processor, Row, register
 from geobind.towers.checkpoints import preprocessor
 from geobind.towers.pretrained import ConfigValue, PretrainedTower
@@ -28,24 +28,39 @@ class AudioProcessor(Processor):
     {"mel": (windows, 1, frames, mels) float32 in dB, "windows": how many of them are whose, int64}
 
     The fixed transform covers the whole sound, short ones repeated; for training (`rng`) it is one
-    window of the sound at a random place.
+    window of the sound at a random place. With `fusion` a sound is one item of four views, and
+    "longer" (1,) bool says whether they differ (see `fusion_views`).
     """
 
-    def __init__(self, modality: str, log_mel: LogMel, seconds: float, pad: str, augment: bool) -> None:
+    def __init__(
+        self, modality: str, log_mel: LogMel, seconds: float, pad: str, augment: bool, *, fusion: bool = False
+    ) -> None:
         self.columns = (modality,)
         self.log_mel, self.seconds, self.pad, self.augment = log_mel, seconds, pad, augment
+        self.fusion = fusion
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
         samples = load_audio(row[self.columns[0]], self.log_mel.sample_rate)
         length = round(self.seconds * self.log_mel.sample_rate)
+        if self.fusion:
+            return self._fused(samples, length, rng if self.augment else None)
         if self.augment and rng is not None and len(samples) > length:
             start = int(rng.integers(len(samples) - length + 1))
             samples = samples[start : start + length]
         cut = windows(samples, length, pad=self.pad)  # type: ignore[arg-type]
         return {"mel": self.log_mel(torch.from_numpy(cut)), "windows": torch.tensor([len(cut)])}
 
+    def _fused(self, samples: np.ndarray, length: int, rng: np.random.Generator | None) -> Batch:
+        if len(samples) <= length:
+            samples = windows(samples, length, pad=self.pad)[0]  # type: ignore[arg-type]
+        mel = self.log_mel(torch.from_numpy(samples)[None])[0, 0]
+        frames = 1 + length // self.log_mel.hop
+        longer = len(mel) > frames
+        views = fusion_views(mel, frames, rng) if longer else mel.expand(4, -1, -1)
+        return {"mel": views[None], "windows": torch.tensor([1]), "longer": torch.tensor([longer])}
+
     def collate(self, items: Sequence[Batch]) -> Batch:
-        return {key: torch.cat([item[key] for item in items]) for key in ("mel", "windows")}
+        return {key: torch.cat([item[key] for item in items]) for key in items[0]}
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -53,6 +68,7 @@ class AudioProcessor(Processor):
             "log_mel": self.log_mel.settings(),
             "seconds": self.seconds,
             "pad": self.pad,
+            **({"fusion": True} if self.fusion else {}),
         }
 
 
@@ -109,7 +125,10 @@ class ClapAudio(PretrainedTower):
     of which the model sees as a short sound: the same file gives the same vector.
 
     weights, config: as for `clip`; nothing given is laion/clap-htsat-fused. augment: learn from one
-    random window of a long sound instead of all. Raises GeoBindError where weights are missing.
+    random window of a long sound instead of all. fusion: give a long sound to the model at once, whole
+    but shrunk, with fixed pieces of its front, middle and back (the published way, without its chance);
+    `augment` then draws the pieces. Raises GeoBindError where weights are missing, and for `fusion`
+    with a model that was not trained so.
     """
 
     def __init__(
@@ -119,6 +138,7 @@ class ClapAudio(PretrainedTower):
         weights: str | Path | None = None,
         config: ConfigValue | None = None,
         augment: bool = True,
+        fusion: bool = False,
     ) -> None:
         super().__init__(modality)
         if config is None and weights in (None, "none"):
@@ -138,25 +158,48 @@ class ClapAudio(PretrainedTower):
             norm=None if own.enable_fusion else "slaney",
         )
         pad = "zero" if found.get("padding") == "pad" else "repeat"
-        self.processor = AudioProcessor(modality, log_mel, found.get("max_length_s", 10), pad, augment)
-        if own.enable_fusion:
-            # Only sounds marked as long pass these, and no window is.
-            for name, parameter in self.model.named_parameters():
-                if ".fusion_model." in name or ".mel_conv2d." in name:
-                    parameter.requires_grad_(False)
+        self.processor = AudioProcessor(
+            modality, log_mel, found.get("max_length_s", 10), pad, augment, fusion=fusion
+        )
+        if fusion and not own.enable_fusion:
+            raise GeoBindError(
+                "tower 'clap', option 'fusion': this model was trained without (enable_fusion: false); leave it out, "
+                "or give weights such as laion/clap-htsat-fused"
+            )
+        self.fusion = fusion
+        for parameter in self._fusing():
+            parameter.requires_grad_(fusion)
 
-    def encode(self, mel: Tensor, windows: Tensor) -> Tensor:  # type: ignore[override]
+    def _fusing(self) -> list[Any]:
+        """Parameters that only sounds marked as long pass, and no window is."""
+        names = (".fusion_model.", ".mel_conv2d.")
+        return [p for key, p in self.model.named_parameters() if any(name in key for name in names)]
+
+    def train(self, mode: bool = True) -> ClapAudio:
+        super().train(mode)
+        for name, module in self.model.named_modules():
+            if name.endswith(".fusion_model"):
+                # Its batch normalisation would see the long sounds of a batch alone, and refuse one alone.
+                module.eval()
+        return self
+
+    def encode(self, mel: Tensor, windows: Tensor, longer: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if longer is None:
+            longer = torch.zeros(len(mel), dtype=torch.bool, device=mel.device)
         # Batch normalisation in training wants the whole batch at once.
-        parts = [mel] if self.training else mel.split(_WINDOWS_AT_ONCE)
-        embeddings = torch.cat([self._embed(part) for part in parts])
+        size = len(mel) if self.training else _WINDOWS_AT_ONCE
+        parts = zip(mel.split(size), longer.split(size), strict=True)
+        embeddings = torch.cat([self._embed(*part) for part in parts])
+        if self.training and self.fusion and not longer.any():
+            # A gradient of zero: distributed training refuses parameters without one.
+            embeddings = embeddings + 0 * torch.stack([p.sum() for p in self._fusing()]).sum()
         return torch.stack([own.mean(0) for own in embeddings.split(windows.tolist())])
 
-    def _embed(self, mel: Tensor) -> Tensor:
-        """(windows, projection) of (windows, 1, frames, mels)."""
+    def _embed(self, mel: Tensor, longer: Tensor) -> Tensor:
+        """(windows, projection) of (windows, 1 or 4, frames, mels) and (windows,) bool."""
         # The fused model takes four views of a sound; those of a short one are all the same.
         views = mel.expand(-1, 4, -1, -1) if self.model.config.enable_fusion else mel
-        longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=mel.device)
-        return self.model(input_features=views, is_longer=longer).audio_embeds
+        return self.model(input_features=views, is_longer=longer[:, None]).audio_embeds
 
     def save_encoder(self, folder: Path) -> None:
         super().save_encoder(folder)

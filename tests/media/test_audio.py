@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geobind.errors import GeoBindError, MediaError
-from geobind.media.audio import LogMel, load_audio, windows
+from geobind.media.audio import LogMel, fusion_views, load_audio, windows
 
 FUSED = LogMel()
 UNFUSED = LogMel(mel_scale="slaney", norm="slaney")
@@ -191,6 +191,28 @@ def test_log_mel_of_a_batch_is_that_of_each() -> None:
     got = SMALL(many)
     assert got.shape == (40, 1, 26, 40)
     assert torch.allclose(got, torch.cat([SMALL(one[None]) for one in many]), atol=1e-4)
+
+
+def test_a_long_sound_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 50_001)).astype(np.float32))
+    whole = SMALL(long)
+    for frames in (1, 7, 100):
+        monkeypatch.setattr("geobind.media.audio._FRAMES_AT_ONCE", frames)
+        assert torch.allclose(SMALL(long), whole, atol=1e-4)
+
+
+def test_fusion_views_are_the_whole_and_three_pieces_in_order() -> None:
+    mel = torch.arange(40.0)[:, None].expand(40, 3)
+    whole, front, middle, back = fusion_views(mel, 10)
+    assert (front[0, 0], middle[0, 0], back[-1, 0]) == (0, 15, 39)
+    assert whole.shape == (10, 3)
+    assert (whole[:, 0].diff() == 4).all()
+    for seed in range(20):
+        views = fusion_views(mel, 10, np.random.default_rng(seed))
+        starts = [int(view[0, 0]) for view in views[1:]]
+        assert starts[0] < 11 <= starts[1] < 21 <= starts[2] <= 30
+        assert torch.equal(views[0], whole)
+    assert fusion_views(mel[:11], 10, np.random.default_rng(0)).shape == (4, 10, 3)
 
 
 def test_tone_is_in_its_band() -> None:

@@ -2,13 +2,15 @@
 
 * The same sound gives the same vector bit for bit, and to 1e-6 whatever else is in the batch.
 * A sound of at most ten seconds gives what the library gives for a short one; a longer one gives the mean
-  of its windows.
+  of its windows, or with `fusion` what the library gives for its front, its middle and its back.
+* Frozen, cached and embedded again it is the same; batch normalisation moves while learning and never else.
 * A saved tower's folder opens in plain transformers and is read back bit for bit.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import shutil
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 import soundfile
 import torch
 
-from geobind import GeoBind
+from geobind import GeoBind, Pairs, Stage, bind
 from geobind.errors import GeoBindError, MediaError
 from geobind.media.audio import windows
 from geobind.towers.base import build_tower, fingerprint, load_tower
@@ -152,6 +154,129 @@ def test_the_default_is_the_fused_model(monkeypatch):
             ClapAudio("audio", **options)
     assert [config.enable_fusion for config in seen] == [True, True, False]
     assert [config.projection_dim for config in seen] == [512, 512, 24]
+
+
+# --- fusion ------------------------------------------------------------------------------------------------
+
+
+def in_turn(*starts):
+    """What stands in for chance: the first of the front, the central of the middle, the last of the back."""
+    turns = itertools.cycle(starts)
+    return lambda part: next(turns)
+
+
+@pytest.mark.parametrize("seconds", [10.3, 23])
+def test_a_long_sound_gives_what_the_library_gives_for_fixed_pieces(clap, monkeypatch, seconds):
+    from transformers import ClapFeatureExtractor
+
+    tower = ClapAudio("audio", weights=clap, fusion=True)
+    samples, _ = sound(seconds)
+    last = 1 + len(samples) // 480 - 1001
+    monkeypatch.setattr(np.random, "choice", in_turn(0, last // 2, last))
+    inputs = ClapFeatureExtractor(**FUSED)(samples, sampling_rate=RATE, return_tensors="pt")
+    item = tower.processor({"audio": (samples, RATE)})
+    assert (item["mel"] - inputs["input_features"]).abs().max() < 1e-3  # dB
+    assert item["longer"].tolist() == inputs["is_longer"][0].tolist() == [True]
+    with torch.inference_mode():
+        expected = tower.eval().model(**inputs).audio_embeds
+    torch.testing.assert_close(embed(tower, (samples, RATE)), expected, atol=1e-4, rtol=0)
+
+
+def test_fusion_hears_short_sounds_as_windows_do_and_long_ones_differently(clap):
+    fused, plain = ClapAudio("audio", weights=clap, fusion=True), ClapAudio("audio", weights=clap)
+    for seconds, same in ((3, True), (10, True), (10.005, True), (10.02, False), (31, False)):
+        one, other = embed(fused, sound(seconds)), embed(plain, sound(seconds))
+        # 10.005 s has no frame more than 10 s: the windows overlap almost whole
+        assert torch.allclose(one, other, atol=1e-6 if seconds <= 10 else 1e-2) == same, seconds
+    assert fingerprint(fused) != fingerprint(plain)
+
+
+def test_with_fusion_the_batch_does_not_matter(clap):
+    space = GeoBind(24, [ClapAudio("audio", weights=clap, fusion=True)])
+    sounds = [sound(2), sound(23, seed=3), sound(10, seed=4), sound(12, seed=5)]
+    together, alone = space.embed("audio", sounds), space.embed("audio", sounds, batch_size=1)
+    assert np.array_equal(together, space.embed("audio", sounds))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together[::-1], space.embed("audio", sounds[::-1], batch_size=3), atol=1e-6)
+
+
+def test_fusion_learns_from_random_pieces_and_from_batches_of_any_lengths(clap):
+    tower = ClapAudio("audio", weights=clap, fusion=True)
+    draws = [tower.processor({"audio": sound(25)}, rng=np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0]["mel"], draws[1]["mel"])
+    assert not torch.equal(draws[0]["mel"][0, 1], draws[2]["mel"][0, 1])
+    assert torch.equal(draws[0]["mel"][0, 0], draws[2]["mel"][0, 0])  # the whole has no chance in it
+    short = tower.processor({"audio": sound(2)})
+    for items in ([short, short], [draws[0], short], [draws[0], draws[2]]):
+        tower.train().zero_grad()
+        tower(**tower.processor.collate(items)).square().sum().backward()
+        assert [name for name, p in tower.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_fusion_is_saved_with_the_tower_and_needs_a_model_that_has_it(clap, tmp_path):
+    tower = ClapAudio("audio", weights=clap, fusion=True)
+    tower.save(tmp_path)
+    again = load_tower(tmp_path)
+    assert torch.equal(embed(again, sound(14)), embed(tower, sound(14)))
+    assert fingerprint(again) == fingerprint(tower)
+    with pytest.raises(GeoBindError, match="trained without"):
+        ClapAudio("audio", config=unfused(), fusion=True)
+
+
+# --- frozen, cached, repeated ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_frozen_clap_is_bit_equal_and_its_cache_too(clap, fusion):
+    """The audio tower is the target of a stage: neither dropout nor batch normalisation may show."""
+    torch.manual_seed(0)
+    audio = ClapAudio("audio", weights=clap, fusion=fusion)
+    assert any(module.p > 0 for module in audio.modules() if isinstance(module, torch.nn.Dropout))
+    satellite = build_tower("vector", modality="satellite", dim=24, width=8)
+    space = GeoBind(24, [audio, satellite])
+    sounds = [sound(1 + 3 * number, seed=number) for number in range(6)]
+    pairs = Pairs.from_columns(
+        {"audio": sounds, "satellite": np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)}
+    )
+    before = {key: value.clone() for key, value in audio.state_dict().items()}
+    vectors, print_ = space.embed("audio", sounds), fingerprint(audio)
+    losses = {}
+    for cached in (True, False, True):
+        torch.manual_seed(1)
+        space.add(build_tower("vector", modality="satellite", dim=24, width=8))
+        stage = Stage(
+            learner="satellite", target="audio", pairs=pairs, epochs=2, batch_size=3, validation=0,
+            cache_targets=cached,
+        )  # fmt: skip
+        report = bind(space, stage, progress=False)
+        losses.setdefault(cached, report.losses)
+        assert losses[cached] == report.losses
+        assert np.array_equal(space.embed("audio", sounds), vectors)
+    np.testing.assert_allclose(losses[True], losses[False], atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in audio.state_dict().items())
+    assert fingerprint(audio) == print_
+
+
+def test_learning_clap_moves_its_statistics_and_then_holds_still(clap):
+    torch.manual_seed(0)
+    audio = ClapAudio("audio", weights=clap)
+    space = GeoBind(
+        24, [audio, build_tower("vector", modality="satellite", dim=24, width=24, standardize=False)]
+    )
+    sounds = [sound(2, seed=number) for number in range(6)]
+    pairs = Pairs.from_columns(
+        {"audio": sounds, "satellite": np.random.default_rng(0).normal(size=(6, 24)).astype(np.float32)}
+    )
+    before = audio.model.audio_model.audio_encoder.batch_norm.running_mean.clone()
+    stage = Stage(learner="audio", target="satellite", pairs=pairs, epochs=1, batch_size=3, validation=0)
+    bind(space, stage, progress=False)
+    assert not torch.equal(audio.model.audio_model.audio_encoder.batch_norm.running_mean, before)
+    assert not audio.training
+    state = {key: value.clone() for key, value in audio.state_dict().items()}
+    together = space.embed("audio", sounds)
+    assert np.array_equal(together, space.embed("audio", sounds))
+    np.testing.assert_allclose(together, space.embed("audio", sounds, batch_size=1), atol=1e-6)
+    assert all(torch.equal(value, state[key]) for key, value in audio.state_dict().items())
 
 
 # --- text --------------------------------------------------------------------------------------------------
