@@ -18,6 +18,7 @@ from geobind.errors import GeoBindError, GeoBindWarning
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 _POSITION = re.compile(r"-[\d.]+\s*,\s*[-+\d.]+")
 
@@ -108,13 +109,14 @@ def interruptible(out: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def print_tables(tables: Iterable[Table]) -> None:
-    """Print rich tables, as wide as the terminal."""
+def print_tables(tables: Iterable[Table | Text]) -> None:
+    """Print rich tables, as wide as the terminal, and texts, whose lines stay as they are."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console()
     for table in tables:
-        console.print(table)
+        console.print(table, soft_wrap=isinstance(table, Text))
 
 
 def _version(value: bool) -> None:

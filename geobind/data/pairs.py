@@ -40,7 +40,8 @@ class Pairs(Sequence[dict[str, Any]]):
     WGS84, None where a row lacks the modality. Tables with positions or times add `latitude`, `longitude`
     and `datetime` (UTC). Columns are arrays, so millions of rows fit and travel to loader workers.
 
-    Attributes: `name`; `modalities`; `places` int64 (n,), equal where the place is, also in subsets.
+    Attributes: `name`; `modalities`; `places` int64 (n,), equal where the place is, also in subsets; `times`
+    datetime64 (n,) UTC or None.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Pairs(Sequence[dict[str, Any]]):
         self.places = places
         self._splits = splits
         self._groups = groups
-        self._times = times
+        self.times = times
 
     @classmethod
     def from_table(
@@ -116,7 +117,7 @@ class Pairs(Sequence[dict[str, Any]]):
         name = name or folder.resolve().name
         source = read_layout(folder)
         if source is not None:
-            return cls._from_source(source, name, split=split, **options)
+            return cls.from_source(source, name, split=split, **options)
         if options:
             raise GeoBindError(f"{min(options)!r} belongs to a table, not to the folder of files {folder}")
         return cls._build(read_folder(folder, split), name, folder, None, ("text",), f"folder {folder}")
@@ -137,16 +138,17 @@ class Pairs(Sequence[dict[str, Any]]):
         cache keeps. Raises GeoBindError for a broken shard, one member twice, a server without ranges.
         """
         source = read_shards(shards)
-        return cls._from_source(source, name or "shards", **options)
+        return cls.from_source(source, name or "shards", **options)
 
     @classmethod
-    def _from_source(
+    def from_source(
         cls, source: Source, name: str, *,
         columns: Mapping[str, str | Sequence[str]] | None = None,
         features: Mapping[str, str | Path] | None = None,
         split: str | None = None, place: str | None = None, group: str | None = None,
         verbatim: Sequence[str] = ("text",),
     ) -> Pairs:  # fmt: skip
+        """Rows of a layout that a reader has found (`geobind.data.source`); options as in `from_table`."""
         raw = read_columns(
             source.table, source.where, columns=columns or source.columns, features=list(features or ()),
             named={"split": split, "place": place, "group": group}, media=source.media, mend_dates=True,
@@ -243,8 +245,8 @@ class Pairs(Sequence[dict[str, Any]]):
         values = {modality: column.value(row) for modality, column in self._columns.items()}
         if "location" in values:
             values["latitude"], values["longitude"] = values["location"] or (None, None)
-        if self._times is not None:
-            moment = self._times[row].item()
+        if self.times is not None:
+            moment = self.times[row].item()
             values["datetime"] = None if moment is None else moment.replace(tzinfo=UTC)
         return values
 
@@ -272,7 +274,7 @@ class Pairs(Sequence[dict[str, Any]]):
     def keys(self, modality: str) -> NDArray[np.object_]:
         """(n,) identity of each row's value: the path as in the table, the caption, the key of the feature,
         or a digest of what is in memory; None where the row lacks it."""
-        return self._column(modality).keys().to_numpy(zero_copy_only=False)
+        return self.column(modality).keys().to_numpy(zero_copy_only=False)
 
     # --- selections ------------------------------------------------------------------------------------
 
@@ -289,7 +291,7 @@ class Pairs(Sequence[dict[str, Any]]):
             self.places[chosen],
             self._splits.take(index),
             self._groups.take(index),
-            None if self._times is None else self._times[chosen],
+            None if self.times is None else self.times[chosen],
         )
 
     def split(self, name: str) -> Pairs:
@@ -306,7 +308,7 @@ class Pairs(Sequence[dict[str, Any]]):
 
     def having(self, modalities: Sequence[str]) -> Pairs:
         """The rows that lack none of these modalities. Raises GeoBindError where none is left."""
-        present = np.logical_and.reduce([self._column(modality).present() for modality in modalities])
+        present = np.logical_and.reduce([self.column(modality).present() for modality in modalities])
         if not present.any():
             raise GeoBindError(f"no row of pairs {self.name!r} has all of {', '.join(modalities)}")
         return self if present.all() else self.subset(present)
@@ -333,7 +335,7 @@ class Pairs(Sequence[dict[str, Any]]):
 
     def shared(self, modality: str, one: str, other: str) -> NDArray[np.object_]:
         """The distinct keys of a modality (captions, files) that two splits have in common."""
-        keys = self._column(modality).keys()
+        keys = self.column(modality).keys()
         first, second = (
             keys.filter(pc.equal(self._splits, name)).drop_null().unique() for name in (one, other)
         )
@@ -365,7 +367,8 @@ class Pairs(Sequence[dict[str, Any]]):
                 stacklevel=4,
             )
 
-    def _column(self, modality: str) -> Column:
+    def column(self, modality: str) -> Column:
+        """The values of one modality. Raises GeoBindError for one that the pairs do not have."""
         if modality not in self._columns:
             raise GeoBindError(
                 f"pairs {self.name!r} have no modality {modality!r}{did_you_mean(modality, self._columns)}"
