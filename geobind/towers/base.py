@@ -261,13 +261,8 @@ def _plain(value: Any) -> Any:
 # --- the registry ------------------------------------------------------------------------------------------
 
 _BUILT_IN = {
-    "clip": "geobind.towers.clip",
-    "hf": "geobind.towers.hf",
-    "clap": "geobind.towers.clap",
-    "satmae": "geobind.towers.satmae",
-    "location": "geobind.towers.location",
-    "vector": "geobind.towers.vector",
-    "small": "geobind.towers.small",
+    kind: f"geobind.towers.{kind}"
+    for kind in ("clip", "hf", "clap", "location", "satclip", "vector", "small")
 }
 _REGISTRY: dict[str, dict[str | None, type[Tower]]] = {}
 
