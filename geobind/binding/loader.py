@@ -71,7 +71,7 @@ class _Order(Sampler[list[tuple[int, int]]]):
     def batches(self) -> np.ndarray:
         return epoch_batches(
             self.pairs.places, batch_size=self.stage.batch_size, seed=self.stage.seed, epoch=self.epoch,
-            one_row_per_place=self.stage.one_row_per_place, rank=self.rank, processes=self.processes,
+            rows_per_place=self.stage.rows_per_place, rank=self.rank, processes=self.processes,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

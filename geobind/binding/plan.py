@@ -68,7 +68,7 @@ def plan_stage(
     selected = select(space, stage, limit=limit)
     batches = epoch_batches(
         selected.train.places, batch_size=stage.batch_size, seed=stage.seed, epoch=0,
-        one_row_per_place=stage.one_row_per_place,
+        rows_per_place=stage.rows_per_place,
     )  # fmt: skip
     sides = [selected.train] if selected.validation is None else [selected.train, selected.validation]
     towers = {modality: space.tower(modality) for modality in stage.modalities}

@@ -96,7 +96,7 @@ class Stage(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
     positives: Positives = "joint"
-    one_row_per_place: bool = False
+    rows_per_place: Annotated[int, Field(ge=1)] | None = None
     cache_targets: bool = True
     split: str | None = "train"
     validation: float = Field(0.1, ge=0, lt=1)

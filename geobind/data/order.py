@@ -21,7 +21,7 @@ def epoch_batches(
     batch_size: int,
     seed: int,
     epoch: int,
-    one_row_per_place: bool = False,
+    rows_per_place: int | None = None,
     rank: int = 0,
     processes: int = 1,
 ) -> NDArray[np.int64]:
@@ -31,8 +31,8 @@ def epoch_batches(
     each epoch), as a contrastive loss depends on the batch's size; fewer rows than one batch make one
     smaller batch. The columns of ranks 0, 1, ... side by side are the batches of a single process.
 
-    With `one_row_per_place` an epoch visits each place once, so no batch holds a place twice. A place of
-    k rows shows another of them each epoch, and all of them in k epochs.
+    With `rows_per_place` an epoch visits each place once, with at most so many of its rows, side by side.
+    A place of more rows shows the next of them each epoch. With 1, no batch holds a place twice.
 
     >>> epoch_batches(np.array([0, 0, 1, 2]), batch_size=2, seed=0, epoch=0).shape   # (2, 2)
 
@@ -49,8 +49,15 @@ def epoch_batches(
         raise GeoBindError(
             f"{len(places)} row(s) of one place hold no negatives: training needs at least two places"
         )
-    rows = _one_row_per_place(places, seed, epoch) if one_row_per_place else np.arange(len(places))
-    rows = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(rows)
+    if rows_per_place is not None and rows_per_place >= batch_size:
+        raise GeoBindError(
+            f"rows_per_place {rows_per_place} leaves batches of {batch_size} rows without negatives: make them larger"
+        )
+    shown = (
+        _next_rows(places, seed, epoch, rows_per_place) if rows_per_place else np.arange(len(places))[:, None]
+    )
+    shown = shown[np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(len(shown))]
+    rows = shown[shown >= 0]
     size = min(batch_size, len(rows) // processes * processes)
     if size < 2:
         raise GeoBindError(f"{len(rows)} rows to train on cannot be shared among {processes} processes")
@@ -59,12 +66,13 @@ def epoch_batches(
     return rows[: steps * size].reshape(steps, size)[:, rank * share : (rank + 1) * share]
 
 
-def _one_row_per_place(places: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """A row of each place: the places' rows in a random order of their own, the epoch-th of each."""
+def _next_rows(places: NDArray[np.int64], seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """(places, count) rows of each place, in a random order of their own: the epoch's turn; -1 where it has fewer."""
     shuffle = np.random.default_rng([seed, _WITHIN_PLACE]).permutation(len(places))
     by_place = shuffle[np.argsort(places[shuffle], kind="stable")]
-    _, first, count = np.unique(places[by_place], return_index=True, return_counts=True)
-    return by_place[first + epoch % count]
+    _, first, size = np.unique(places[by_place], return_index=True, return_counts=True)
+    turn = np.arange(count) + epoch * np.minimum(count, size)[:, None]
+    return np.where(np.arange(count) < size[:, None], by_place[first[:, None] + turn % size[:, None]], -1)
 
 
 def row_generator(seed: int, epoch: int, row: int) -> np.random.Generator:

@@ -145,16 +145,32 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert equal(state(a, "satellite"), state(b, "satellite"))
 
 
-def test_resuming_within_an_epoch_is_exact(tmp_path, monkeypatch):
+# GeoCLAP's stage: every tower learns, every two are linked, each link has a temperature of its own.
+TRIO = ("satellite", "audio", "image")
+ALL_LINKS = [
+    Link("satellite", "audio", temperature_range=(0.01, 0.36788)),
+    Link("satellite", "image"),
+    Link("audio", "image", temperature=0.2),
+]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "options"),
+    [
+        (("satellite", "text"), {"learner": "satellite", "target": "text"}),
+        (TRIO, {"learners": list(TRIO), "links": ALL_LINKS, "decay": "all"}),
+    ],
+)
+def test_resuming_within_an_epoch_is_exact(modalities, options, tmp_path, monkeypatch):
     """A checkpoint after every step, the run broken off in mid-epoch, by an error in the middle of a step."""
     from geobind.binding import loop
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    stage = quick(learner="satellite", target="text", pairs=vector_pairs("satellite", "text"), epochs=2)
+    stage = quick(pairs=vector_pairs(*modalities), epochs=2, **options)
 
     def train(out, stop_at=None):
         torch.manual_seed(0)
-        space = vector_space("satellite", "text", dropout=0.3)
+        space = vector_space(*modalities, dropout=0.3)
         plain = loop.stage_loss
 
         def breaking(*args):
@@ -176,7 +192,9 @@ def test_resuming_within_an_epoch_is_exact(tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "cut").load_last()["report"]["step"] == 3
     resumed, again = train(tmp_path / "cut")
     assert again.losses == report.losses
-    assert equal(state(whole, "satellite"), state(resumed, "satellite"))
+    assert again.temperatures == report.temperatures
+    assert len(set(report.temperatures.values())) == len(stage.links)
+    assert all(equal(state(whole, m), state(resumed, m)) for m in modalities)
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
@@ -215,12 +233,13 @@ from tests.spaces import vector_pairs, vector_space
 options = {"epochs": 2, "batch_size": 16, "lr": 1e-2, "validation": 0.2}
 two, three = vector_pairs("satellite", "text"), vector_pairs("satellite", "audio", "image")
 short = {"learner": "satellite", "target": "text", "pairs": two, **options}
-links = [Link("satellite", "audio"), Link("satellite", "image"), Link("audio", "image", loss="batch_triplet")]
+links = [Link("satellite", "audio"), Link("satellite", "image"), Link("audio", "image", temperature=0.2)]
 stages = {
     "plain": Stage(**short),
     "cached negatives": Stage(**short, extra_negatives=30),
     "queued negatives": Stage(**short, extra_negatives=30, cache_targets=False),
     "triplet": Stage(**short, loss="triplet"),
+    "batch triplet": Stage(**short, loss="batch_triplet"),
     "three links": Stage(learners=["satellite", "audio", "image"], links=links, pairs=three, **options),
 }
 found = {}
@@ -249,7 +268,7 @@ def test_two_processes_equal_one_on_the_whole_batch(tmp_path):
 
     (alone,) = run(out="one")
     first, second = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", out="two")
-    assert len(alone) == 5
+    assert len(alone) == 6
     for name, values in alone.items():
         assert first[name] == pytest.approx(values, abs=1e-4), name
         assert first[name] == pytest.approx(second[name], abs=1e-6), name

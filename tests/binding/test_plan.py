@@ -32,9 +32,7 @@ def weights(space: GeoBind) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"validation": 0.0}, {"batch_size": 64}, {"one_row_per_place": True}]
-)
+@pytest.mark.parametrize("options", [{}, {"validation": 0.0}, {"batch_size": 64}, {"rows_per_place": 1}])
 def test_a_plan_tells_what_bind_does(options):
     space = vector_space("satellite", "text")
     plan = plan_stage(space, stage(**options))

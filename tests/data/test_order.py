@@ -3,8 +3,7 @@
 * every row at most once an epoch, every row exactly once where batches come out even;
 * the ranks' slices side by side are the batches of one process, for any number of processes;
 * a run that resumes at step k sees the tail of the uninterrupted order;
-* with one row a place, no batch holds a place twice, each place comes once an epoch, and a place of k
-  rows shows each of them in k epochs;
+* with rows_per_place, each place comes once an epoch, its rows side by side, and all of them in turn;
 * a row's randomness and its replacement depend on nothing but (seed, epoch, row).
 """
 
@@ -62,15 +61,16 @@ def test_what_is_left_out_differs_by_epoch() -> None:
     assert len(set(left_out)) > 1
 
 
-@given(orders(), st.booleans())
+@given(orders(), st.sampled_from([None, 1, 3]))
 @settings(max_examples=60, deadline=None)
-def test_ranks_side_by_side_are_the_batches_of_one_process(order: dict, one_row: bool) -> None:
+def test_ranks_side_by_side_are_the_batches_of_one_process(order: dict, count: int | None) -> None:
+    order["batch_size"] = max(4, order["batch_size"])
     processes = order.pop("processes")
-    if one_row and len(np.unique(order["places"])) < processes:
+    if count and len(np.unique(order["places"])) < processes:
         return
-    single = epoch_batches(**order, one_row_per_place=one_row)
+    single = epoch_batches(**order, rows_per_place=count)
     parts = [
-        epoch_batches(**order, one_row_per_place=one_row, rank=rank, processes=processes)
+        epoch_batches(**order, rows_per_place=count, rank=rank, processes=processes)
         for rank in range(processes)
     ]
     together = np.concatenate(parts, axis=1)
@@ -80,10 +80,10 @@ def test_ranks_side_by_side_are_the_batches_of_one_process(order: dict, one_row:
     assert single.shape[1] - together.shape[1] < processes
 
 
-@pytest.mark.parametrize("one_row", [False, True])
-def test_order_depends_on_seed_and_epoch_alone(one_row: bool) -> None:
+@pytest.mark.parametrize("count", [None, 1, 3])
+def test_order_depends_on_seed_and_epoch_alone(count: int | None) -> None:
     places = np.arange(100) // 2
-    options: dict[str, Any] = {"batch_size": 10, "one_row_per_place": one_row}
+    options: dict[str, Any] = {"batch_size": 10, "rows_per_place": count}
     first = epoch_batches(places, seed=1, epoch=4, **options)
     np.testing.assert_array_equal(first, epoch_batches(places, seed=1, epoch=4, **options))
     assert not np.array_equal(first, epoch_batches(places, seed=1, epoch=5, **options))
@@ -101,23 +101,28 @@ def test_resuming_at_a_step_gives_the_tail() -> None:
     np.testing.assert_array_equal(resumed, uninterrupted[steps + 2 :])
 
 
-@given(orders())
+@given(orders(), st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
-def test_one_row_per_place_visits_each_place_once(order: dict) -> None:
+def test_rows_of_a_place_come_once_and_side_by_side(order: dict, count: int) -> None:
     places = order["places"]
     order = {**order, "processes": 1, "batch_size": 100}
-    (batch,) = epoch_batches(**order, one_row_per_place=True)
-    assert sorted(places[batch]) == sorted(set(places.tolist()))
+    (batch,) = epoch_batches(**order, rows_per_place=count)
+    assert len(set(batch.tolist())) == len(batch)
+    runs = np.flatnonzero(np.diff(places[batch], prepend=-1))  # where another place begins
+    assert sorted(places[batch][runs]) == sorted(set(places.tolist()))
+    for place in set(places.tolist()):
+        assert (places[batch] == place).sum() == min(count, (places == place).sum())
 
 
-def test_one_row_per_place_shows_every_row_of_a_place_in_turn() -> None:
+@pytest.mark.parametrize(("count", "epochs"), [(1, 3), (2, 2), (3, 1)])
+def test_every_row_of_a_place_is_shown_in_turn(count: int, epochs: int) -> None:
     places = np.array([7, 7, 7, 3, 9, 9])
     seen = [
-        set(epoch_batches(places, batch_size=4, seed=0, epoch=e, one_row_per_place=True).reshape(-1))
-        for e in range(3)
+        set(epoch_batches(places, batch_size=6, seed=0, epoch=e, rows_per_place=count).reshape(-1))
+        for e in range(epochs)
     ]
     assert set.union(*seen) == set(range(6))
-    assert [len(rows & {0, 1, 2}) for rows in seen] == [1, 1, 1]
+    assert [len(rows & {0, 1, 2}) for rows in seen] == [count] * epochs
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,7 @@ def test_one_row_per_place_shows_every_row_of_a_place_in_turn() -> None:
         ([5, 5, 5], {"batch_size": 2}, "no negatives"),
         ([0], {"batch_size": 2}, "no negatives"),
         ([0, 1, 2], {"batch_size": 8, "processes": 4}, "cannot be shared among 4"),
+        ([0, 0, 0, 1], {"batch_size": 3, "rows_per_place": 3}, "rows_per_place 3 leaves batches of 3 rows"),
     ],
 )
 def test_batches_without_negatives_are_refused(places: list[int], options: dict, message: str) -> None:
