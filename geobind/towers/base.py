@@ -262,7 +262,7 @@ def _plain(value: Any) -> Any:
 
 _BUILT_IN = {
     kind: f"geobind.towers.{kind}"
-    for kind in ("clip", "hf", "clap", "location", "satclip", "vector", "small")
+    for kind in ("clip", "hf", "clap", "satmae", "location", "satclip", "vector", "small")
 }
 _REGISTRY: dict[str, dict[str | None, type[Tower]]] = {}
 
