@@ -21,6 +21,7 @@ _PUBLIC = {
     "score": "geobind.retrieval.scores",
     "calibrate": "geobind.retrieval.scores",
     "classify": "geobind.tasks.zero_shot",
+    "probe": "geobind.tasks.probe",
     "Recipe": "geobind.recipe",
     "Tower": "geobind.towers.base",
     "Processor": "geobind.towers.base",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from geobind.retrieval.query import Query, Term
     from geobind.retrieval.scores import calibrate, score
     from geobind.space import GeoBind
+    from geobind.tasks.probe import probe
     from geobind.tasks.zero_shot import classify
     from geobind.towers.base import Processor, Tower, build_tower, register
 

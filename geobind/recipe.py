@@ -53,6 +53,7 @@ class PairsSpec(_Strict):
     split: str | None = None
     place: str | None = None
     group: str | None = None
+    only: dict[str, str] | None = None
     verbatim: list[str] = ["text"]
 
     def open(self, name: str, data: str | None = None) -> Pairs:
@@ -64,8 +65,8 @@ class PairsSpec(_Strict):
         options = here.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources})
         if here.table is not None:
             return Pairs.from_table(here.table, name=name, **options)
-        if here.root is not None:
-            raise GeoBindError(f"pairs.{name}: 'root' belongs to a table, not to a {min(sources)}")
+        for key in {"root", "only"} & options.keys():
+            raise GeoBindError(f"pairs.{name}: {key!r} belongs to a table, not to a {min(sources)}")
         if here.folder is not None:
             return Pairs.from_folder(here.folder, name=name, **options)
         return Pairs.from_shards(here.shards or [], name=name, **options)

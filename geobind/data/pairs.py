@@ -21,7 +21,7 @@ from geobind.data.layouts import read_layout
 from geobind.data.places import common_length, number_places
 from geobind.data.shards import read_shards
 from geobind.data.source import Source
-from geobind.data.table import read_columns, read_table, times
+from geobind.data.table import read_columns, read_table, rows_with, times
 from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
 
 
@@ -72,6 +72,7 @@ class Pairs(Sequence[dict[str, Any]]):
         split: str | None = None,
         place: str | None = None,
         group: str | None = None,
+        only: Mapping[str, str] | None = None,
         verbatim: Sequence[str] = ("text",),
     ) -> Pairs:
         """Read a CSV, Parquet or GeoParquet file, or take an Arrow table; empty cells are missing values.
@@ -81,7 +82,8 @@ class Pairs(Sequence[dict[str, Any]]):
           latitude (lat) and longitude (lon), or GeoParquet points, are the modality `location`.
         * `features`: modality to its feature file (.npz or Parquet with `key` and `vector`).
         * `root`: folder of relative paths (default: the table's); `verbatim`: modalities whose strings are
-          content. A list of strings in a cell makes one row each.
+          content. A list of strings in a cell makes one row each. `only`: columns and the value that
+          rows must have there.
         * `split`, `group`, `place`: columns (default: those of that name). Without a place column, rows of
           one satellite image are one place, else rows of one position, else each row is its own.
 
@@ -94,6 +96,7 @@ class Pairs(Sequence[dict[str, Any]]):
         else:
             where, folder = str(table), Path(table).parent
             name, table = name or Path(table).stem, read_table(table)
+        table = rows_with(table, where, only or {})
         named = {"split": split, "place": place, "group": group}
         raw = read_columns(table, where, columns=columns, features=list(features or ()), named=named)
         root = folder if root is None else Path(root)

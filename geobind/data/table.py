@@ -96,6 +96,19 @@ def read_table(path: str | Path) -> pa.Table:
     raise GeoBindError(f"table {path}: expected .csv, .tsv, .parquet or .geoparquet")
 
 
+def rows_with(table: pa.Table, where: str, wanted: Mapping[str, str]) -> pa.Table:
+    """The rows that have these values, as text, in these columns. Raises GeoBindError where there are none."""
+    for name, value in wanted.items():
+        values = column(table, name, where, "of which rows are wanted").cast(pa.string())
+        table = table.filter(pc.fill_null(pc.equal(values, value), False))
+        if not table.num_rows:
+            known = values.drop_null().unique().to_pylist()[:100]
+            raise GeoBindError(
+                f"table {where} has no row with {name} = {value!r}{did_you_mean(value, known)}"
+            )
+    return table
+
+
 def column(table: pa.Table, name: str, where: str, purpose: str) -> pa.Array:
     """One column as one array. Raises GeoBindError naming the column, the table and the nearest names."""
     count = table.column_names.count(name)

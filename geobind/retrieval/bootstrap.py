@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,23 +34,39 @@ def bootstrap(
     """
     names = list(values)
     table = np.stack([np.asarray(values[name], dtype=np.float64) for name in names], axis=1)
-    size = len(table)
-    rng = np.random.default_rng(seed)
-    results = np.empty((draws, len(names)))
-    step = max(1, _BLOCK // size)
-    for start in range(0, draws, step):
-        stop = min(start + step, draws)
-        drawn = rng.integers(size, size=(stop - start, size))
-        # How often each query was drawn turns every mean into one matrix product.
-        rows = np.arange(stop - start)[:, None] * size
-        times = np.bincount((drawn + rows).ravel(), minlength=rows.size * size).reshape(drawn.shape)
-        results[start:stop] = times @ table / size
+    results = []
+    for drawn, times in resamples(len(table), draws=draws, seed=seed):
+        found = times @ table / len(table)  # every mean, as one matrix product
         for column, name in enumerate(names):
             if name in medians:
-                results[start:stop, column] = np.median(table[drawn, column], axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(results, [tail, 1 - tail], axis=0)
+                found[:, column] = np.median(table[drawn, column], axis=1)
+        results.append(found)
+    low, high = middle(np.concatenate(results), confidence)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+def resamples(
+    size: int, *, draws: int = 1000, seed: int = 0
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Draws of `size` items with replacement, in blocks that fit in memory.
+
+    >>> drawn, times = next(resamples(3, draws=1))       # [[2, 1, 1]], [[0, 2, 1]]
+
+    Yields the positions drawn (block, size), and how often each item was (block, size).
+    """
+    rng = np.random.default_rng(seed)
+    step = max(1, _BLOCK // size)
+    for start in range(0, draws, step):
+        block = min(step, draws - start)
+        drawn = rng.integers(size, size=(block, size))
+        rows = np.arange(block)[:, None] * size
+        yield drawn, np.bincount((drawn + rows).ravel(), minlength=rows.size * size).reshape(drawn.shape)
+
+
+def middle(results: NDArray[np.float64], confidence: float = 0.95) -> NDArray[np.float64]:
+    """(2, ...): the lower and the upper end of the middle `confidence` of results (draws, ...)."""
+    tail = (1 - confidence) / 2
+    return np.quantile(results, [tail, 1 - tail], axis=0)
 
 
 def partner_intervals(ranks: ArrayLike, *, seed: int = 0) -> dict[str, tuple[float, float]]:

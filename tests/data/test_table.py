@@ -293,3 +293,16 @@ def test_files_that_are_no_tables_get_one_line(
         Pairs.from_table(tmp_path / name)
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
+
+
+def test_only_keeps_rows_with_these_values(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("path,modality,class\na.jpg,satellite,Port\nb.ogg,audio,Port\nc.jpg,satellite,\n")
+    pairs = Pairs.from_table(
+        path, columns={"satellite": "path"}, group="class", only={"modality": "satellite"}
+    )
+    assert list(pairs.keys("satellite")) == ["a.jpg", "c.jpg"]
+    with pytest.raises(GeoBindError, match="no row with modality = 'satelite'; did you mean 'satellite'"):
+        Pairs.from_table(path, columns={"satellite": "path"}, only={"modality": "satelite"})
+    with pytest.raises(GeoBindError, match="no column 'kind'"):
+        Pairs.from_table(path, columns={"satellite": "path"}, only={"kind": "satellite"})
