@@ -46,6 +46,8 @@ class StagePlan:
     validation_rows: int
     places: int
     batch_size: int
+    extra_negatives: dict[str, int]
+    """Of each frozen gallery: keys beyond the batch's with which a query is compared."""
     steps_per_epoch: int
     epochs: int
     lr: float
@@ -82,6 +84,11 @@ def plan_stage(
         validation_rows=sum(map(len, sides[1:])),
         places=len(set(selected.train.places.tolist())),
         batch_size=batches.shape[1],
+        extra_negatives={
+            link.gallery: min(link.extra_negatives, len(selected.train))
+            for link in stage.links
+            if link.extra_negatives
+        },
         steps_per_epoch=batches.shape[0],
         epochs=stage.epochs,
         lr=optim.learning_rate(space, stage),
@@ -119,12 +126,11 @@ def _lines(plan: StagePlan) -> list[tuple[str, str]]:
     lines = [("learner", f"{modality}, {n:,} trainable parameters") for modality, n in plan.learners.items()]
     for modality, n in plan.frozen.items():
         lines.append(("frozen", f"{modality}, {n:,} parameters"))
-        lines.append(
-            (
-                "targets",
-                _cache_text(plan.cache[modality]) if modality in plan.cache else "computed in every step",
-            )
-        )
+        cached = modality in plan.cache
+        lines.append(("targets", _cache_text(plan.cache[modality]) if cached else "computed in every step"))
+        if modality in plan.extra_negatives:
+            source = "random cached targets" if cached else "a queue of the last targets"
+            lines.append(("extra negatives", f"{plan.extra_negatives[modality]:,} of {source}"))
     held_out = f", {plan.validation_rows:,} held out to choose the epoch" if plan.validation_rows else ""
     return [
         *lines,

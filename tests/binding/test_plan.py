@@ -94,6 +94,15 @@ def test_without_a_cache_nothing_is_planned_for_it():
     assert "computed in every step" in shown([plan])
 
 
+@pytest.mark.parametrize(
+    ("cached", "source"), [(True, "random cached targets"), (False, "a queue of the last targets")]
+)
+def test_extra_negatives_are_at_most_the_training_rows(cached, source):
+    plan = plan_stage(vector_space("satellite", "text"), stage(extra_negatives=9000, cache_targets=cached))
+    assert plan.extra_negatives == {"text": plan.rows}
+    assert f"{plan.rows} of {source}" in " ".join(shown([plan]).split())
+
+
 def test_the_learning_rate_is_the_one_that_bind_takes():
     assert plan_stage(vector_space("satellite", "text"), stage()).lr == 1e-3  # from scratch
     assert plan_stage(vector_space("satellite", "text"), stage(lr=0.02)).lr == 0.02
