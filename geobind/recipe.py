@@ -54,6 +54,7 @@ class PairsSpec(_Strict):
     place: str | None = None
     group: str | None = None
     only: dict[str, str] | None = None
+    splits: str | None = None
     verbatim: list[str] = ["text"]
 
     def open(self, name: str, data: str | None = None) -> Pairs:
@@ -62,14 +63,16 @@ class PairsSpec(_Strict):
         sources = here.model_dump(include={"table", "folder", "shards"}, exclude_none=True)
         if len(sources) != 1:
             raise GeoBindError(f"pairs.{name}: give one of `table`, `folder` and `shards`")
-        options = here.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources})
-        if here.table is not None:
-            return Pairs.from_table(here.table, name=name, **options)
-        for key in {"root", "only"} & options.keys():
+        options = here.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources, "splits"})
+        for key in {"root", "only"} & options.keys() if here.table is None else ():
             raise GeoBindError(f"pairs.{name}: {key!r} belongs to a table, not to a {min(sources)}")
-        if here.folder is not None:
-            return Pairs.from_folder(here.folder, name=name, **options)
-        return Pairs.from_shards(here.shards or [], name=name, **options)
+        if here.table is not None:
+            pairs = Pairs.from_table(here.table, name=name, **options)
+        elif here.folder is not None:
+            pairs = Pairs.from_folder(here.folder, name=name, **options)
+        else:
+            pairs = Pairs.from_shards(here.shards or [], name=name, **options)
+        return pairs if here.splits is None else pairs.with_splits(here.splits)
 
     def _under(self, data: str) -> dict[str, Any]:
         """Every path that is given, where it lies; URLs and absolute paths stay."""
@@ -81,7 +84,9 @@ class PairsSpec(_Strict):
                 return [moved(item) for item in value]
             return {key: moved(item) for key, item in value.items()}
 
-        given = self.model_dump(include={"table", "folder", "shards", "root", "features"}, exclude_none=True)
+        given = self.model_dump(
+            include={"table", "folder", "shards", "root", "features", "splits"}, exclude_none=True
+        )
         return {key: moved(value) for key, value in given.items()}
 
 

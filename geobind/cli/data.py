@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,3 +31,29 @@ def inspect(
     from geobind.data.inspection_report import report
 
     print_tables(report(run(path, rows=None if full else 1000, progress=sys.stderr.isatty())))
+
+
+@data.command()
+def split(
+    path: Annotated[str, typer.Argument(help="A folder, a table or tar shards whose rows have positions.")],
+    out: Annotated[
+        Path, typer.Option(help="File of the splits, .parquet or .csv, for the recipe's key `splits`.")
+    ],
+    test: Annotated[float, typer.Option(help="Share of the places.")] = 0.1,
+    val: Annotated[float, typer.Option(help="Share of the places.")] = 0.05,
+    cell_km: Annotated[float, typer.Option(help="Side of the cells, which are of one split each.")] = 100.0,
+    buffer_km: Annotated[float, typer.Option(help="Training stays so far away from val and test.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Split rows by geography: cells of about equal area, whole cells to a split, a buffer between them."""
+    from geobind.data.inspection import open_data
+    from geobind.data.inspection_report import splits_table
+    from geobind.data.splits import geographic_splits, write_splits
+
+    _, _, pairs = open_data(path)
+    splits = geographic_splits(
+        pairs, test=test, val=val, cell_km=cell_km, buffer_km=buffer_km, seed=seed
+    )  # fmt: skip
+    write_splits(pairs, splits, out)
+    print_tables([splits_table(pairs.with_splits(splits))])
+    print(f"Written: {out}; rows of split none are the buffer. In a recipe's pairs: splits: {out}")

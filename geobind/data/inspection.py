@@ -81,7 +81,8 @@ def inspect(path: str | Path, *, rows: int | None = 1000, progress: bool = False
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GeoBindWarning)
-        layout, source, pairs, broken = _open(str(path))
+        broken: list[str] = []
+        layout, source, pairs = open_data(str(path), broken)
     told = [str(item.message) for item in caught if item.category is GeoBindWarning]
     chosen = np.arange(len(pairs))
     if rows is not None and rows < len(pairs):
@@ -110,28 +111,35 @@ def inspect(path: str | Path, *, rows: int | None = 1000, progress: bool = False
     return found
 
 
-def _open(path: str) -> tuple[str, Source | None, Pairs, list[str]]:
-    """(layout, source, pairs, what is broken) of whatever a path is."""
+def open_data(path: str, broken: list[str] | None = None) -> tuple[str, Source | None, Pairs]:
+    """(layout, source, pairs) of a table, a folder of any layout, or tar shards by path, pattern or URL.
+
+    Where a list `broken` is given, shards that cannot be read are named there and left out.
+    """
     folder = Path(path)
     if is_url(path) or path.endswith(".tar") or (folder.is_dir() and any(folder.glob("**/*.tar"))):
-        good, broken = [], []
-        for name in expand(path):
-            try:
-                index_shard(name)
-                good.append(name)
-            except GeoBindError as error:
-                broken.append(str(error))
-        if not good:
-            raise GeoBindError(broken[0])
-        source: Source | None = read_shards(good)
+        source: Source | None = read_shards(path if broken is None else _readable(path, broken))
     elif folder.is_dir():
-        source, broken = read_layout(folder), []
+        source = read_layout(folder)
     else:
-        return "table", None, Pairs.from_table(path), []
+        return "table", None, Pairs.from_table(path)
     if source is None:
-        return "folder of files", None, Pairs.from_folder(folder), []
+        return "folder of files", None, Pairs.from_folder(folder)
     name = folder.resolve().name if folder.is_dir() else "shards"
-    return source.layout, source, Pairs.from_source(source, name), broken
+    return source.layout, source, Pairs.from_source(source, name)
+
+
+def _readable(path: str, broken: list[str]) -> list[str]:
+    good = []
+    for name in expand(path):
+        try:
+            index_shard(name)
+            good.append(name)
+        except GeoBindError as error:
+            broken.append(str(error))
+    if not good:
+        raise GeoBindError(broken[0])
+    return good
 
 
 def _look(value: Any) -> str | None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from geobind.console import add_row, size_text, table
 from geobind.data.earth.world import RASTERS, nearest
 from geobind.data.inspection import Inspection, density
+from geobind.data.pairs import Pairs
 
 _SHADES = "·░▒▓█"
 _SHOWN = 5
@@ -29,7 +30,7 @@ def report(found: Inspection) -> Iterator[Table | Text]:
     for note in found.source.notes if found.source else []:
         yield Text(f"  {note}")
     yield _modalities(found)
-    yield _splits(found)
+    yield splits_table(found.pairs)
     yield from _map(found)
     yield from _list("Broken or lacking", found.broken)
     yield from _list("Warnings", found.told)
@@ -57,8 +58,8 @@ def _modalities(found: Inspection) -> Table:
     return shown
 
 
-def _splits(found: Inspection) -> Table:
-    pairs = found.pairs
+def splits_table(pairs: Pairs) -> Table:
+    """Rows, places, values of each modality and dates of every split."""
     names = pairs.modalities
     shown = table(
         "Splits", "split", "rows", "places", *names, "dates", right=("rows", "places", *names, "dates")

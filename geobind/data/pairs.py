@@ -21,6 +21,7 @@ from geobind.data.layouts import read_layout
 from geobind.data.places import common_length, number_places
 from geobind.data.shards import read_shards
 from geobind.data.source import Source
+from geobind.data.splits import read_splits
 from geobind.data.table import read_columns, read_table, rows_with, times
 from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
 
@@ -308,6 +309,13 @@ class Pairs(Sequence[dict[str, Any]]):
                 )
             raise GeoBindError(f"pairs {self.name!r} have no split {name!r}{did_you_mean(name, names)}")
         return self.subset(inside)
+
+    def with_splits(self, splits: str | Path | Sequence[str | None]) -> Pairs:
+        """The same rows under other splits: (n,) names, or a file of `geobind data split`. Warns of `leaks`."""
+        values = read_splits(self, splits) if isinstance(splits, str | Path) else strings(splits)
+        pairs = Pairs(self.name, self._columns, self.places, values, self._groups, self.times)
+        pairs._warn_of_leaks()
+        return pairs
 
     def having(self, modalities: Sequence[str]) -> Pairs:
         """The rows that lack none of these modalities. Raises GeoBindError where none is left."""
