@@ -28,6 +28,7 @@ _PUBLIC = {
     "register": "geobind.towers.base",
     "build_tower": "geobind.towers.base",
     "import_checkpoint": "geobind.interop.importing",
+    "export_onnx": "geobind.interop.onnx",
     "GeoBindError": "geobind.errors",
     "GeoBindWarning": "geobind.errors",
     "MediaError": "geobind.errors",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from geobind.data.pairs import Pairs
     from geobind.errors import GeoBindError, GeoBindWarning, MediaError
     from geobind.interop.importing import import_checkpoint
+    from geobind.interop.onnx import export_onnx
     from geobind.recipe import Recipe
     from geobind.retrieval.evaluation import Evaluation, evaluate
     from geobind.retrieval.query import Query, Term

@@ -1,4 +1,4 @@
-"""`geobind import`: checkpoints of other systems."""
+"""`geobind import` and `geobind export`: checkpoints of other systems, and formats of other libraries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from geobind.cli.app import app
+from geobind.cli.app import Space, app, print_tables
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -40,3 +40,35 @@ def import_(
     print(
         f"Space of {', '.join(space.modalities)} ({space.dim} numbers) written to {out}. Next: geobind info {out}"
     )
+
+
+@app.command()
+def export(
+    space: Space,
+    to: Annotated[Literal["onnx"], typer.Option("--to", help="What to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="onnx: also weights of 8 bits, with what they change.")
+    ] = False,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="--int8: judge on this recipe's evaluations instead of the saved ones."),
+    ] = None,
+) -> None:
+    """Write a space's towers as ONNX graphs, compared with the originals."""
+    from geobind.interop.onnx import export_onnx
+    from geobind.recipe import Recipe
+    from geobind.space import GeoBind
+
+    loaded = GeoBind.from_pretrained(space)
+    judged = None
+    if int8 and recipe is not None:
+        judged = Recipe.load(recipe)
+    elif int8 and loaded.recipe is not None:
+        judged = Recipe.parse(loaded.recipe, f"the recipe saved in {space}")
+    evaluations = [] if judged is None else judged.open_evaluations()
+    report = export_onnx(loaded, out, int8=int8, evaluations=evaluations)
+    print_tables(report.tables())
+    if int8 and not evaluations:
+        print("No pairs to judge int8 by: give a recipe with evaluations (--recipe) for its change in R@10")
+    print(f"Written: {out}/onnx.json says what each graph takes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,25 @@ from safetensors.torch import save_file
 from geobind.errors import GeoBindError
 from geobind.interop.reading import State
 from geobind.media.images import ImageTransform
+from geobind.storage import replace_folder, writing
 from geobind.towers.checkpoints import first_line
 from geobind.towers.pixels import save_image_transform
 from geobind.towers.pretrained import quiet
 
 _TOKENIZER_FILES = ["tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "*.model"]
+
+
+def check_new(out: Path) -> None:
+    """Raise GeoBindError where something stands in the place of a folder to be written."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise GeoBindError(f"{out} is there already: give another folder with --out, or remove it")
+
+
+def write_new(out: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder that is whole or not there."""
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_folder(out, write)
 
 
 def write_model(folder: Path, config: Any, state: State, transform: ImageTransform | None = None) -> Path:

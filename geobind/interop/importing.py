@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from geobind.errors import GeoBindError, did_you_mean
+from geobind.interop.folders import check_new, write_new
 from geobind.interop.geoclap import geoclap
 from geobind.interop.open_clip import open_clip
 from geobind.interop.options import Activation, ImportOptions
 from geobind.interop.reading import State, read_state
 from geobind.interop.sat2cap import sat2cap
 from geobind.space import GeoBind
-from geobind.storage import replace_folder, writing
 
 Reader = Callable[[State, Path, Path, ImportOptions], GeoBind]
 
@@ -61,16 +61,13 @@ def import_checkpoint(
     """
     reader = _reader(system)
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise GeoBindError(f"{out} is there already: give another folder with --out, or remove it")
+    check_new(out)
     state = read_state(file)
     _check_system(state, Path(file), system)
     options = ImportOptions(tokenizer, activation, modality, target)
     with TemporaryDirectory(prefix="geobind-import-") as temporary:
         space = reader(state, Path(file), Path(temporary), options)
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            replace_folder(out, space.save_pretrained)
+        write_new(out, space.save_pretrained)
     return GeoBind.from_pretrained(out)
 
 

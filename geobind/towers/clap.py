@@ -189,14 +189,17 @@ class ClapAudio(PretrainedTower):
         # Batch normalisation in training wants the whole batch at once.
         size = len(mel) if self.training else _WINDOWS_AT_ONCE
         parts = zip(mel.split(size), longer.split(size), strict=True)
-        embeddings = torch.cat([self._embed(*part) for part in parts])
+        embeddings = torch.cat([self.embed_windows(*part) for part in parts])
         if self.training and self.fusion and not longer.any():
             # A gradient of zero: distributed training refuses parameters without one.
             embeddings = embeddings + 0 * torch.stack([p.sum() for p in self._fusing()]).sum()
         return torch.stack([own.mean(0) for own in embeddings.split(windows.tolist())])
 
-    def _embed(self, mel: Tensor, longer: Tensor) -> Tensor:
-        """(windows, projection) of (windows, 1 or 4, frames, mels) and (windows,) bool."""
+    def embed_windows(self, mel: Tensor, longer: Tensor | None = None) -> Tensor:
+        """(windows, projection), whose means over a sound are its features: of (windows, 1 or 4, frames, mels)
+        and of (windows,) bool, which of them have four different views."""
+        if longer is None:
+            longer = torch.zeros(len(mel), dtype=torch.bool, device=mel.device)
         # The fused model takes four views of a sound; those of a short one are all the same.
         views = mel.expand(-1, 4, -1, -1) if self.model.config.enable_fusion else mel
         return self.model(input_features=views, is_longer=longer[:, None]).audio_embeds

@@ -143,6 +143,10 @@ class SmallAudio(Tower):
         self.net = ConvNet(1, width)
 
     def encode(self, mel: Tensor, windows: Tensor) -> Tensor:  # type: ignore[override]
-        normal = (mel.clamp_min(_SILENCE) + 10) / 25  # mean and deviation of everyday recordings
-        features = torch.cat([self.net(part) for part in normal.split(_WINDOWS_AT_ONCE)]).float()
+        features = torch.cat([self.embed_windows(part) for part in mel.split(_WINDOWS_AT_ONCE)])
         return torch.stack([own.mean(0) for own in features.split(windows.tolist())])
+
+    def embed_windows(self, mel: Tensor) -> Tensor:
+        """(windows, width), whose means over a sound are its features, of (windows, 1, frames, mels)."""
+        normal = (mel.clamp_min(_SILENCE) + 10) / 25  # mean and deviation of everyday recordings
+        return self.net(normal).float()
