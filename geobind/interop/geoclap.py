@@ -70,7 +70,7 @@ def geoclap(state: State, file: Path, folder: Path, options: ImportOptions) -> G
         words = {"weights": write_model(folder / "text", text, weights["text"]), "tokenizer": tokens}
     towers: list[Tower] = [
         satellite,
-        build_tower("clap", modality="audio", dim=DIM, **sound),
+        build_tower("clap", modality="audio", dim=DIM, fusion=True, **sound),
         build_tower("clap", modality="text", dim=DIM, **words),
     ]
     space = GeoBind(DIM, towers)

@@ -184,11 +184,17 @@ class _Graph(nn.Module):
             embedding = self.tower(**batch)
         return F.normalize(embedding.float(), dim=-1)
 
-    def _mean_of_windows(self, mel: Tensor, windows: Tensor, **more: Tensor) -> Tensor:
+    def _mean_of_windows(self, mel: Tensor, windows: Tensor, longer: Tensor | None = None) -> Tensor:
         """What the towers do in a loop over sounds, as a product with a matrix of whose window is whose."""
+        embed: Any = self.tower.embed_windows
+        if longer is None:
+            features = embed(mel)
+        else:  # with a long one more: onnxruntime cannot reshape none at all
+            longer = torch.cat([longer, torch.ones(1, dtype=torch.bool)])
+            features = embed(torch.cat([mel, mel[-1:]]), longer)[:-1]
         ends, at = windows.cumsum(0)[:, None], torch.arange(mel.shape[0])
         own = ((at < ends) & (at >= ends - windows[:, None])).float()
-        return own @ self.tower.embed_windows(mel, **more) / windows[:, None]  # type: ignore[operator]
+        return own @ features / windows[:, None]
 
 
 def _trace(tower: Tower, batch: dict[str, Tensor], path: Path) -> None:

@@ -141,12 +141,16 @@ def test_geoclap(tmp_path):
     expected = published.linear(state, "sat_encoder.fc", logits.relu())
     close(space.embed("satellite", [picture()]), expected)
 
-    sound = (np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32), 48_000)
-    mel = space.tower("audio").processor({"audio": sound})["mel"]
+    sounds = [
+        (np.random.default_rng(n).normal(0, 0.1, n * 48_000).astype(np.float32), 48_000) for n in (1, 12)
+    ]
+    heard = space.tower("audio").processor
+    mel = heard.collate([heard({"audio": sound}) for sound in sounds])
+    assert mel["longer"].tolist() == [False, True]
     batch = space.tower("text").processor({"text": "rain on a tent"})["input_ids"][None]
     with torch.inference_mode():
-        heard = audio(input_features=mel.expand(1, 4, -1, -1), is_longer=torch.zeros(1, 1, dtype=torch.bool))
-        close(space.embed("audio", [sound]), heard.audio_embeds)
+        expected = audio(input_features=mel["mel"], is_longer=mel["longer"][:, None]).audio_embeds
+        close(space.embed("audio", sounds), expected)
         close(space.embed("text", ["rain on a tent"]), text(input_ids=batch).text_embeds)
 
 
