@@ -79,7 +79,7 @@ class ClapText(PretrainedTower):
     >>> ClapText(weights="laion/clap-htsat-fused")     # a Hub id, or a folder
     >>> ClapText(tokenizer="roberta")                  # random weights
 
-    weights, config, tokenizer: as for `clip`. Texts longer than the model reads are cut.
+    weights, config, tokenizer, adapters, unfreeze: as for `clip`. Texts longer than the model reads are cut.
     Raises GeoBindError where weights or words are missing.
     """
 
@@ -90,6 +90,8 @@ class ClapText(PretrainedTower):
         weights: str | Path | None = None,
         config: ConfigValue | None = None,
         tokenizer: str | Path | None = None,
+        adapters: dict[str, Any] | None = None,
+        unfreeze: int | None = None,
     ) -> None:
         super().__init__(modality)
         source = self.load_side("text", {"clap": "ClapTextModelWithProjection"}, weights, config)
@@ -104,6 +106,7 @@ class ClapText(PretrainedTower):
         self.processor = TextProcessor(
             self.tokenizer, max_length=own.max_position_embeddings - own.pad_token_id - 1
         )
+        self.learn_partly(adapters, unfreeze, source)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
         return self.model(input_ids=input_ids, attention_mask=attention_mask).text_embeds
@@ -124,7 +127,7 @@ class ClapAudio(PretrainedTower):
     depends on its neighbours in the batch. Here a sound is cut into windows (10 s) that cover it, each
     of which the model sees as a short sound: the same file gives the same vector.
 
-    weights, config: as for `clip`; nothing given is laion/clap-htsat-fused. augment: learn from one
+    weights, config, adapters, unfreeze: as for `clip`; nothing given is laion/clap-htsat-fused. augment: learn from one
     random window of a long sound instead of all. fusion: give a long sound to the model at once, whole
     but shrunk, with fixed pieces of its front, middle and back (the published way, without its chance);
     `augment` then draws the pieces. Raises GeoBindError where weights are missing, and for `fusion`
@@ -139,6 +142,8 @@ class ClapAudio(PretrainedTower):
         config: ConfigValue | None = None,
         augment: bool = True,
         fusion: bool = False,
+        adapters: dict[str, Any] | None = None,
+        unfreeze: int | None = None,
     ) -> None:
         super().__init__(modality)
         if config is None and weights in (None, "none"):
@@ -169,6 +174,7 @@ class ClapAudio(PretrainedTower):
         self.fusion = fusion
         for parameter in self._fusing():
             parameter.requires_grad_(fusion)
+        self.learn_partly(adapters, unfreeze, source)
 
     def _fusing(self) -> list[Any]:
         """Parameters that only sounds marked as long pass, and no window is."""

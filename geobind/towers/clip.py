@@ -55,6 +55,7 @@ class ClipText(PretrainedTower):
 
     weights: a folder (joint, or this side alone) or a Hub id with safetensors; "none" takes `config`.
     config: mapping or path of a config.json; nothing given is CLIP ViT-B/32. tokenizer: a folder with one.
+    adapters, unfreeze: learn a part of the model only, see `geobind.towers.adapters`.
     Texts longer than the model reads are cut. Raises GeoBindError where weights or words are missing.
     """
 
@@ -65,6 +66,8 @@ class ClipText(PretrainedTower):
         weights: str | Path | None = None,
         config: ConfigValue | None = None,
         tokenizer: str | Path | None = None,
+        adapters: dict[str, Any] | None = None,
+        unfreeze: int | None = None,
     ) -> None:
         super().__init__(modality)
         source = self.load_side("text", _TEXT, weights, config)
@@ -76,6 +79,7 @@ class ClipText(PretrainedTower):
             max_length=own.max_position_embeddings,
             fixed_length=self.family != "clip",  # SigLIP was trained so, and without a mask
         )
+        self.learn_partly(adapters, unfreeze, source)
         if self.family == "clip":
             ids = self.processor({"text": "a photo"})["input_ids"]
             # CLIP reads its answer at the end token; without one it would read the first and ignore the text.
@@ -109,6 +113,7 @@ class ClipVision(ConditionedTower):
     preprocessor_config.json says. Another `size` interpolates the position embeddings.
     augment: when the tower learns: True, False, or fields of `geobind.media.images.Augment`.
     condition: add what place and time say: "sphere", "sat2cap" or fields of `Condition`.
+    adapters, unfreeze: learn a part of the model only: fields of `AdapterOptions`, or so many last blocks.
     Raises GeoBindError where weights are missing.
     """
 
@@ -124,6 +129,8 @@ class ClipVision(ConditionedTower):
         fit: Fit | None = None,
         augment: bool | dict[str, Any] = True,
         condition: ConditionValue | None = None,
+        adapters: dict[str, Any] | None = None,
+        unfreeze: int | None = None,
     ) -> None:
         super().__init__(modality)
         source = self.load_side("vision", _VISION, weights, config)
@@ -145,6 +152,7 @@ class ClipVision(ConditionedTower):
         told = as_condition(condition)
         self.processor = PixelProcessor(modality, transform, told)
         self.condition_on(told, source)
+        self.learn_partly(adapters, unfreeze, source)
 
     def features(self, pixels: Tensor) -> Tensor:
         if self.family == "siglip2":

@@ -39,7 +39,7 @@ class HfVision(ConditionedTower):
     channels: as in the configuration unless given; colour filters become the mean of the three, repeated
     and scaled by 3 / channels, so that channels which all show the same give what a grey picture gave.
     Other than three channels, or `bands`, read rasters, and need one `mean` and `std` for each.
-    size, mean, std, fit, augment, condition: as for `clip`; the default is ImageNet's normalisation.
+    size, mean, std, fit, augment, condition, adapters, unfreeze: as for `clip`; the default is ImageNet's normalisation.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class HfVision(ConditionedTower):
         fit: Fit | None = None,
         augment: bool | dict[str, Any] = True,
         condition: ConditionValue | None = None,
+        adapters: dict[str, Any] | None = None,
+        unfreeze: int | None = None,
     ) -> None:
         super().__init__(modality)
         source = checkpoint(weights)
@@ -94,6 +96,7 @@ class HfVision(ConditionedTower):
         self.extra: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
         self._settle(pooling, channels, self.transform.size)
         self.condition_on(told, source)
+        self.learn_partly(adapters, unfreeze, source)
         self.forget("config")
 
     @torch.no_grad()

@@ -11,6 +11,16 @@ from typing import Any
 import torch
 
 from geobind.errors import GeoBindError, did_you_mean, shorten
+from geobind.towers.adapters import (
+    FOLDER,
+    AdapterOptions,
+    add_adapters,
+    as_adapters,
+    rest_frozen,
+    save_adapters,
+    unfreeze_last,
+    without_adapters,
+)  # fmt: skip
 from geobind.towers.base import Tower
 from geobind.towers.checkpoints import checkpoint, first_line, joint_origin, read_json
 
@@ -29,6 +39,9 @@ class PretrainedTower(Tower):
     """
 
     model: Any
+    adapters: AdapterOptions | None = None
+    partly: bool = False
+    """Whether a part of the model learns only."""
 
     def load_side(
         self, side: str, classes: Mapping[str, str], weights: str | Path | None, config: ConfigValue | None
@@ -50,12 +63,45 @@ class PretrainedTower(Tower):
         """Options that the saved folder makes superfluous."""
         self.options = {key: value for key, value in self.options.items() if key not in names}
 
+    def learn_partly(
+        self, adapters: Mapping[str, Any] | None, unfreeze: int | None, source: Path | None
+    ) -> None:
+        """The options `adapters` and `unfreeze`; adapters with a saved tower's weights where `source` is one."""
+        saved = None if source is None or not (source / FOLDER).is_dir() else source / FOLDER
+        if adapters is not None and unfreeze is not None:
+            raise GeoBindError(
+                "a tower has both `adapters` and `unfreeze`: adapters leave every block frozen, remove one"
+            )
+        if saved is not None and adapters is None:
+            raise GeoBindError(
+                f"weights {source} are of a tower with adapters: set `adapters` as it was there"
+            )
+        if adapters is not None:
+            self.adapters = as_adapters(adapters)
+            add_adapters(self.model, self.adapters, saved)
+        elif unfreeze is not None:
+            unfreeze_last(self.model, unfreeze)
+        self.partly = adapters is not None or unfreeze is not None
+
+    def train(self, mode: bool = True) -> PretrainedTower:
+        super().train(mode)
+        if mode and self.partly:
+            rest_frozen(self.model)
+        return self
+
     def settings(self) -> dict[str, Any]:
-        return {"config": _plain(self.model.config.to_dict())}
+        settings = {"config": _plain(self.model.config.to_dict())}
+        if self.adapters is not None:
+            settings["adapters"] = {"rank": self.adapters.rank, "alpha": self.adapters.alpha}
+        return settings
 
     def save_encoder(self, folder: Path) -> None:
         with quiet():
-            self.model.save_pretrained(folder)
+            if self.adapters is None:
+                self.model.save_pretrained(folder)
+            else:
+                self.model.save_pretrained(folder, state_dict=without_adapters(self.model))
+                save_adapters(self.model, folder / FOLDER)
 
     def load_encoder(self, folder: Path) -> None:
         """Nothing is left to read: the tower was built from `weights=folder`."""
