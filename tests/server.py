@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +14,8 @@ from pathlib import Path
 
 class Server(ThreadingHTTPServer):
     """Counts requests and bytes sent. `ranges` False: the header is ignored. `break_off`: each response stops
-    after so many bytes; with `breaks`, only so many responses do. `wrong`: the bytes are others."""
+    after so many bytes; with `breaks`, only so many responses do. `wrong`: the bytes of files are others.
+    `pause_after`: after so many bytes nothing comes. `documents` and `links`: answers and next pages by path."""
 
     daemon_threads = True
 
@@ -22,6 +24,9 @@ class Server(ThreadingHTTPServer):
         self.ranges, self.wrong = True, False
         self.break_off: int | None = None
         self.breaks = 1_000_000
+        self.pause_after: int | None = None
+        self.documents: dict[str, bytes] = {}
+        self.links: dict[str, str] = {}
         self.requests: list[str | None] = []
         self.sent = 0
 
@@ -37,11 +42,12 @@ class Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
+        where = self.path.partition("?")[0]
         self.server.requests.append(self.headers.get("Range"))
-        if not path.is_file():
+        if where not in self.server.documents and not path.is_file():
             self.send_error(404)
             return
-        content = path.read_bytes()
+        content = self.server.documents.get(where) or path.read_bytes()
         if self.server.wrong:
             content = bytes(255 - byte for byte in content)
         start, stop = 0, len(content)
@@ -55,6 +61,8 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
         else:
             self.send_response(200)
+        if where in self.server.links:
+            self.send_header("Link", f'<{self.server.links[where]}>; rel="next"')
         self.send_header("Content-Length", str(stop - start))
         self.end_headers()
         body = content[start:stop]
@@ -63,6 +71,13 @@ class Handler(SimpleHTTPRequestHandler):
             self.server.breaks -= 1
             body = body[:limit]
         self.server.sent += len(body)
+        pause = self.server.pause_after
+        if pause is not None and len(body) > pause:
+            self.wfile.write(body[:pause])
+            self.wfile.flush()
+            while self.server.pause_after is not None:
+                time.sleep(0.01)
+            return
         self.wfile.write(body)
 
 

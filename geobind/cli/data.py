@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geobind.cli.app import app, print_tables
+from geobind.cli.app import app, interruptible, print_tables
 
 data = typer.Typer(
     help="Look into data sets, split them by geography, download published ones.", no_args_is_help=True
@@ -57,3 +57,41 @@ def split(
     write_splits(pairs, splits, out)
     print_tables([splits_table(pairs.with_splits(splits))])
     print(f"Written: {out}; rows of split none are the buffer. In a recipe's pairs: splits: {out}")
+
+
+@data.command()
+def fetch(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A data set of the list (without it, the list), hub:owner/name or zenodo:number.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; data/NAME if not given.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the download.")] = False,
+) -> None:
+    """Download a published data set, after its licence and size were shown; an interrupted download goes on."""
+    from geobind.console import add_row, size_text, table
+    from geobind.data.fetching import download, missing_files
+    from geobind.data.releases import KNOWN, UNAVAILABLE, find_release
+
+    if name is None:
+        shown = table("Data sets", "name", "where", "what")
+        for known, (address, what) in KNOWN.items():
+            add_row(shown, known, address, what)
+        for known, why in UNAVAILABLE.items():
+            add_row(shown, known, "cannot be had", why)
+        print_tables([shown])
+        return
+    release = find_release(name)
+    folder = out or Path("data") / name.replace(":", "-").replace("/", "-")
+    wanted = sum(file.size for file in missing_files(release, folder))
+    print(f"{release.title}: {len(release.files):,} files, {size_text(release.size)}, from {release.page}")
+    print(f"Licence: {release.licence} (read the page; what is in the data may have terms of its own)")
+    print(f"Into: {folder}, {size_text(wanted)} to download")
+    if wanted and not yes and not typer.confirm("Start?"):
+        raise typer.Exit(1)
+    with interruptible(folder):
+        download(release, folder, progress=sys.stderr.isatty())
+    print(f"Complete, checksums are right. Next: geobind data inspect {folder}")

@@ -12,6 +12,7 @@ import pickle
 import tarfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_names_of_shards_and_splits(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 def test_remote_rows_are_local_rows_and_only_they_travel(tmp_path: Path) -> None:
