@@ -55,6 +55,7 @@ class PairsSpec(_Strict):
     group: str | None = None
     only: dict[str, str] | None = None
     splits: str | None = None
+    prompts: dict[str, list[str]] | None = None
     verbatim: list[str] = ["text"]
 
     def open(self, name: str, data: str | None = None) -> Pairs:
@@ -64,7 +65,7 @@ class PairsSpec(_Strict):
         if len(sources) != 1:
             raise GeoBindError(f"pairs.{name}: give one of `table`, `folder` and `shards`")
         options = here.model_dump(exclude_none=True, exclude_unset=True, exclude={*sources, "splits"})
-        for key in {"root", "only"} & options.keys() if here.table is None else ():
+        for key in {"root", "only", "prompts"} & options.keys() if here.table is None else ():
             raise GeoBindError(f"pairs.{name}: {key!r} belongs to a table, not to a {min(sources)}")
         if here.table is not None:
             pairs = Pairs.from_table(here.table, name=name, **options)
@@ -114,6 +115,7 @@ class Recipe(_Strict):
     dim: int = Field(512, gt=0)
     seed: int = Field(0, ge=0)
     data: str | None = None
+    start: str | None = None
     towers: dict[str, TowerSpec] = {}
     pairs: dict[str, PairsSpec] = {}
     stages: list[Stage] = []
@@ -161,7 +163,7 @@ class Recipe(_Strict):
             raise GeoBindError(f"{name}: {_explain(error)}") from None
         for stage in recipe.stages:
             for modality in stage.modalities:
-                if modality not in recipe.towers:
+                if modality not in recipe.towers and recipe.start is None:
                     raise GeoBindError(
                         f"{name}: stage {stage.name!r} names the modality {modality!r}, which has no tower{did_you_mean(modality, recipe.towers)}"
                     )
@@ -257,7 +259,7 @@ class Recipe(_Strict):
 
     def plan(self, *, limit: int | None = None) -> list[StagePlan]:
         """What `run` would do, stage by stage: towers are built; nothing is trained, embedded or written."""
-        space = GeoBind(self.dim)
+        space = self._first_space()
         plans, moved = [], set[str]()
         for stage in self.stages:
             plans.append(plan_stage(space, self._open_stage(stage, space), limit=limit, moved=moved))
@@ -292,8 +294,23 @@ class Recipe(_Strict):
                     raise GeoBindError(
                         f"cannot write into {out} ({error.strerror}): choose another folder"
                     ) from None
-        space = GeoBind.from_pretrained(out) if (out / "space.json").exists() else GeoBind(self.dim)
+        space = GeoBind.from_pretrained(out) if (out / "space.json").exists() else self._first_space()
         space.recipe = content
+        return space
+
+    def _first_space(self) -> GeoBind:
+        """The space before the first stage: that of `start`, or an empty one."""
+        if self.start is None:
+            return GeoBind(self.dim)
+        space = GeoBind.from_pretrained(self.start)
+        if space.dim != self.dim:
+            raise GeoBindError(
+                f"the recipe's dim is {self.dim}, its start {self.start} has {space.dim}: set dim: {space.dim}"
+            )
+        for modality in {*space.modalities} & {*self.towers}:
+            raise GeoBindError(
+                f"the recipe and its start {self.start} both have a tower for {modality!r}: leave it out of towers"
+            )
         return space
 
 

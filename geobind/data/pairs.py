@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -22,7 +22,7 @@ from geobind.data.places import common_length, number_places
 from geobind.data.shards import read_shards
 from geobind.data.source import Source
 from geobind.data.splits import read_splits
-from geobind.data.table import read_columns, read_table, rows_with, times
+from geobind.data.table import read_columns, read_table, rows_with, times, with_prompts
 from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
 
 
@@ -74,6 +74,7 @@ class Pairs(Sequence[dict[str, Any]]):
         place: str | None = None,
         group: str | None = None,
         only: Mapping[str, str] | None = None,
+        prompts: Mapping[str, Sequence[str]] | None = None,
         verbatim: Sequence[str] = ("text",),
     ) -> Pairs:
         """Read a CSV, Parquet or GeoParquet file, or take an Arrow table; empty cells are missing values.
@@ -84,7 +85,7 @@ class Pairs(Sequence[dict[str, Any]]):
         * `features`: modality to its feature file (.npz or Parquet with `key` and `vector`).
         * `root`: folder of relative paths (default: the table's); `verbatim`: modalities whose strings are
           content. A list of strings in a cell makes one row each. `only`: columns and the value that
-          rows must have there.
+          rows must have there. `prompts`: modality to wordings with {} of its column's labels, a row each.
         * `split`, `group`, `place`: columns (default: those of that name). Without a place column, rows of
           one satellite image are one place, else rows of one position, else each row is its own.
 
@@ -97,11 +98,11 @@ class Pairs(Sequence[dict[str, Any]]):
         else:
             where, folder = str(table), Path(table).parent
             name, table = name or Path(table).stem, read_table(table)
-        table = rows_with(table, where, only or {})
+        table, columns = with_prompts(rows_with(table, where, only or {}), where, columns, prompts or {})
         named = {"split": split, "place": place, "group": group}
         raw = read_columns(table, where, columns=columns, features=list(features or ()), named=named)
         root = folder if root is None else Path(root)
-        return cls._build(raw, name or "table", root, features, verbatim, f"table {where}")
+        return cls._build(raw, name or "table", root, features, verbatim, f"table {where}", prompts or ())
 
     @classmethod
     def from_folder(
@@ -198,6 +199,7 @@ class Pairs(Sequence[dict[str, Any]]):
         features: Mapping[str, str | Path] | None,
         verbatim: Sequence[str],
         where: str,
+        labels: Iterable[str] = (),  # modalities whose values are meant to be on both sides of a split
     ) -> Pairs:
         n = common_length(raw, where)
         columns: dict[str, Column] = {}
@@ -228,7 +230,7 @@ class Pairs(Sequence[dict[str, Any]]):
             none if raw.group is None else strings(raw.group),
             None if raw.datetime is None else times(raw.datetime, where),
         )
-        pairs._warn_of_leaks()
+        pairs._warn_of_leaks({*labels})
         return pairs
 
     # --- rows ------------------------------------------------------------------------------------------
@@ -364,11 +366,12 @@ class Pairs(Sequence[dict[str, Any]]):
                 found[modality] = {name: keys for name, keys in common.items() if len(keys)}
         return found
 
-    def _warn_of_leaks(self) -> None:
+    def _warn_of_leaks(self, labels: set[str]) -> None:
         parts = [
             f"{len(keys):,} {modality} in train and {split} (such as {shorten(keys[0], 50)})"
             for modality, by_split in self.leaks().items()
             for split, keys in by_split.items()
+            if modality not in labels
         ]
         if parts:
             warnings.warn(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geobind.data.columns import Column, RawColumns, Vectors, locations, strings, with_gaps
+from geobind.data.labels import check_templates, label_words
 from geobind.errors import GeoBindError, GeoBindWarning, MediaError, did_you_mean, shorten
 
 AXES = (("latitude", "lat"), ("longitude", "lon"))
@@ -107,6 +108,30 @@ def rows_with(table: pa.Table, where: str, wanted: Mapping[str, str]) -> pa.Tabl
                 f"table {where} has no row with {name} = {value!r}{did_you_mean(value, known)}"
             )
     return table
+
+
+def with_prompts(
+    table: pa.Table, where: str, columns: Mapping[str, Any] | None, prompts: Mapping[str, Sequence[str]]
+) -> tuple[pa.Table, dict[str, Any] | None]:
+    """The table with a column of prompts for each modality that is to be made of labels, and where that is.
+
+    A label becomes a list, its words in each template; `_explode` makes a row of each.
+    """
+    named = None if columns is None else dict(columns)
+    for modality, templates in prompts.items():
+        check_templates(templates)
+        name = f"{modality} prompts"
+        labels = column(table, (named or {}).get(modality, modality), where, f"labels of {modality!r}")
+        texts = [
+            label and [template.replace("{}", label_words(label)) for template in templates]
+            for label in labels.cast(pa.string()).to_pylist()
+        ]
+        table = table.append_column(name, pa.array(texts, pa.list_(pa.string())))
+        named = {
+            **(named or {known: known for known in _KNOWN if known in table.column_names}),
+            modality: name,
+        }
+    return table, named
 
 
 def column(table: pa.Table, name: str, where: str, purpose: str) -> pa.Array:

@@ -7,14 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from geobind.data.labels import check_templates
 from geobind.errors import GeoBindError, shorten
 from geobind.space import GeoBind
-
-
-def check_templates(templates: Sequence[str]) -> None:
-    """Raises GeoBindError where one of the templates has no place for the text."""
-    if isinstance(templates, str) or not templates or any("{}" not in template for template in templates):
-        raise GeoBindError(f"templates are {shorten(templates)}: give a list; each needs a {{}} for the text")
 
 
 def prompt_vectors(

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geobind.data.labels import check_templates
 from geobind.errors import GeoBindError, did_you_mean, shorten
-from geobind.retrieval.prompts import check_templates, prompt_vectors
+from geobind.retrieval.prompts import prompt_vectors
 from geobind.space import GeoBind
 
 Centres = Mapping[str, ArrayLike]

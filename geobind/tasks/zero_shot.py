@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geobind.data.labels import label_words
 from geobind.errors import GeoBindError, shorten
 from geobind.retrieval.prompts import prompt_vectors
 from geobind.space import GeoBind
@@ -101,7 +101,7 @@ def class_vectors(
     device: str | None = None,
 ) -> NDArray[np.float32]:
     """(classes, dim) unit length: the text embeddings with which values of the modality are compared."""
-    words = [_words(name) for name in classes]
+    words = [label_words(name) for name in classes]
     wordings = TEMPLATES.get(modality, _OTHER) if templates is None else templates
     return prompt_vectors(space, words, wordings, device=device)
 
@@ -123,10 +123,3 @@ def read_classes(argument: str) -> list[str]:
                 f"classes: {argument} cannot be read: give a UTF-8 file of one class a line"
             ) from None
     return [name.strip() for name in parts if name.strip()]
-
-
-def _words(name: str) -> str:
-    """DenseResidential and sea_waves as people write them; what has spaces stays as it is."""
-    if " " in name:
-        return name
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", name).lower()
