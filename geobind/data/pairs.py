@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -199,7 +199,7 @@ class Pairs(Sequence[dict[str, Any]]):
         features: Mapping[str, str | Path] | None,
         verbatim: Sequence[str],
         where: str,
-        labels: Iterable[str] = (),  # modalities whose values are meant to be on both sides of a split
+        labels: Collection[str] = (),  # modalities whose values are meant to be on both sides of a split
     ) -> Pairs:
         n = common_length(raw, where)
         columns: dict[str, Column] = {}
@@ -230,7 +230,7 @@ class Pairs(Sequence[dict[str, Any]]):
             none if raw.group is None else strings(raw.group),
             None if raw.datetime is None else times(raw.datetime, where),
         )
-        pairs._warn_of_leaks({*labels})
+        pairs._warn_of_leaks(labels)
         return pairs
 
     # --- rows ------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ class Pairs(Sequence[dict[str, Any]]):
                 found[modality] = {name: keys for name, keys in common.items() if len(keys)}
         return found
 
-    def _warn_of_leaks(self, labels: set[str]) -> None:
+    def _warn_of_leaks(self, labels: Collection[str] = ()) -> None:
         parts = [
             f"{len(keys):,} {modality} in train and {split} (such as {shorten(keys[0], 50)})"
             for modality, by_split in self.leaks().items()
