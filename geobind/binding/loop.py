@@ -185,7 +185,9 @@ class _Training:
         embeddings = moving | self.frozen_embeddings(batch.rows, inputs)
         everyone = {m: gather(vectors, accelerator.num_processes) for m, vectors in embeddings.items()}
         places = accelerator.gather(batch.places.to(accelerator.device))
-        rows = accelerator.gather(torch.from_numpy(batch.rows).to(accelerator.device)).cpu().numpy()
+        rows = batch.rows
+        if accelerator.num_processes > 1:
+            rows = accelerator.gather(torch.from_numpy(rows).to(accelerator.device)).cpu().numpy()
         extra = self.extra.keys(report.step, rows, accelerator.device)
         loss = stage_loss(everyone, scales, places, self.stage.links, self.stage.positives, extra)
         accelerator.backward(loss)

@@ -117,7 +117,7 @@ from tests.spaces import vector_pairs, vector_space
 torch.manual_seed(0)
 space = vector_space("satellite", "text", dropout=0.3)
 stage = Stage(learner="satellite", target="text", pairs=vector_pairs("satellite", "text"), epochs=40, batch_size=16,
-              lr=1e-2, validation=0.2)
+              lr=1e-2, validation=0.2, cache_targets=False, extra_negatives=30)
 report = bind(space, stage, out=sys.argv[1], progress=False)
 space.save_pretrained(sys.argv[2])
 print(report.losses)
