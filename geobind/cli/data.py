@@ -94,4 +94,6 @@ def fetch(
         raise typer.Exit(1)
     with interruptible(folder):
         download(release, folder, progress=sys.stderr.isatty())
-    print(f"Complete, checksums are right. Next: geobind data inspect {folder}")
+    packed = [file.path for file in release.files if file.path.endswith((".zip", ".gz", ".tgz", ".7z"))]
+    unpack = f"unpack {', '.join(packed[:3])} there, then " if packed else ""
+    print(f"Complete, checksums are right. Next: {unpack}geobind data inspect {folder}")

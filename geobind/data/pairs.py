@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from geobind.data.folder import read_folder
 from geobind.data.layouts import read_layout
 from geobind.data.places import common_length, number_places
 from geobind.data.shards import read_shards
-from geobind.data.source import Source
+from geobind.data.source import ShardOptions, Source, TableOptions
 from geobind.data.splits import read_splits
 from geobind.data.table import read_columns, read_table, rows_with, times, with_prompts
 from geobind.errors import GeoBindError, GeoBindWarning, did_you_mean, shorten
@@ -106,8 +106,8 @@ class Pairs(Sequence[dict[str, Any]]):
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, *, name: str | None = None, split: str | None = None, **options: Any
-    ) -> Pairs:
+        cls, folder: str | Path, *, name: str | None = None, split: str | None = None, **options: Unpack[TableOptions]
+    ) -> Pairs:  # fmt: skip
         """Read a folder: of a published layout, of files named by position, or of sub-folders by modality.
 
         SoundingEarth's folder and folders of tar or Parquet shards are recognised, and take the options of
@@ -129,8 +129,8 @@ class Pairs(Sequence[dict[str, Any]]):
 
     @classmethod
     def from_shards(
-        cls, shards: str | Path | Sequence[str | Path], *, name: str | None = None, **options: Any
-    ) -> Pairs:
+        cls, shards: str | Path | Sequence[str | Path], *, name: str | None = None, **options: Unpack[ShardOptions]
+    ) -> Pairs:  # fmt: skip
         """Tar shards (WebDataset), local or over HTTP, as rows by index; `options` as in `from_table`.
 
         A sample is what shares a name up to its first dot; columns are the rest of the names of its members
@@ -142,8 +142,7 @@ class Pairs(Sequence[dict[str, Any]]):
         shards: a folder, paths, patterns or URLs. Each shard is read through once for its index, which the
         cache keeps. Raises GeoBindError for a broken shard, one member twice, a server without ranges.
         """
-        source = read_shards(shards)
-        return cls.from_source(source, name or "shards", **options)
+        return cls.from_source(read_shards(shards), name or "shards", **options)
 
     @classmethod
     def from_source(

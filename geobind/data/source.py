@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,22 @@ from geobind.errors import GeoBindWarning
 
 _SPLIT = re.compile(r"(train|val|valid|validation|dev|test)(?![a-z])", re.IGNORECASE)
 _SAME = {"valid": "val", "validation": "val", "dev": "val"}
+
+
+class TableOptions(TypedDict, total=False):
+    """What layouts take, as `Pairs.from_table` does."""
+
+    columns: Mapping[str, str | Sequence[str]] | None
+    features: Mapping[str, str | Path] | None
+    place: str | None
+    group: str | None
+    verbatim: Sequence[str]
+
+
+class ShardOptions(TableOptions, total=False):
+    """The same, and the column of the splits."""
+
+    split: str | None
 
 
 @dataclass
