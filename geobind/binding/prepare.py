@@ -15,6 +15,7 @@ from geobind.errors import GeoBindError, did_you_mean
 from geobind.space import GeoBind
 from geobind.towers.base import Tower
 from geobind.towers.head import head_options
+from geobind.towers.rows import warn_unconditioned
 
 VALIDATION_SPLITS = ("val", "validation", "valid", "dev")
 
@@ -32,6 +33,7 @@ def prepare(space: GeoBind, stage: Stage, *, limit: int | None = None) -> Prepar
     prepared = select(space, stage, limit=limit)
     for modality in stage.moving:
         tower = space.tower(modality)
+        warn_unconditioned(modality, tower.processor, prepared.train)
         if not tower.fitted:
             _, first = np.unique(prepared.train.keys(modality), return_index=True)
             tower.fit(prepared.train[int(row)] for row in first)

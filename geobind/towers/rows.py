@@ -46,8 +46,8 @@ def warn_unconditioned(modality: str, processor: Processor, rows: Sequence[Row])
     wanted = [name for name in COLUMNS if name in processor.columns]
     if wanted and len(rows) and not any(name in rows[0] for name in wanted):
         warnings.warn(
-            f"the {modality} tower is conditioned on {', '.join(wanted)} and is given none of them: it embeds them "
-            f"as unknown; give embed {', '.join(f'{name}=' for name in wanted)} (or rows that have them)",
+            f"the {modality} tower is conditioned on {', '.join(wanted)} and is given none of them: they count as "
+            f"unknown; give embed {', '.join(f'{name}=' for name in wanted)}, or a stage rows with these columns",
             GeoBindWarning,
             stacklevel=5,
         )

@@ -271,6 +271,19 @@ def test_a_stage_learns_the_season_that_the_picture_does_not_show():
     )
 
 
+def test_a_stage_on_rows_without_place_and_time_says_so():
+    season = build_tower("vector", modality="season", dim=24, width=24, standardize=False)
+    space = GeoBind(24, [season, ClipVision("satellite", config=CLIP_CONFIG, condition="sphere")])
+    pairs = Pairs.from_columns(
+        {"satellite": [np.asarray(scene(n)) for n in range(4)], "season": np.eye(4, 24, dtype=np.float32)},
+        place=np.arange(4),
+    )
+    stage = Stage(learner="satellite", target="season", pairs=pairs, epochs=1, batch_size=4, validation=0)
+    with pytest.warns(GeoBindWarning, match="or a stage rows with these columns") as caught:
+        bind(space, stage, progress=False)
+    assert len(caught) == 1
+
+
 def test_cached_targets_tell_dates_apart():
     space, pairs = GeoBind(24, [tower("sphere")]), dated_pairs()
     targets = cache_targets(space, "satellite", pairs)
