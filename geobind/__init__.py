@@ -29,6 +29,7 @@ _PUBLIC = {
     "build_tower": "geobind.towers.base",
     "import_checkpoint": "geobind.interop.importing",
     "export_onnx": "geobind.interop.onnx",
+    "push_to_hub": "geobind.interop.hub",
     "GeoBindError": "geobind.errors",
     "GeoBindWarning": "geobind.errors",
     "MediaError": "geobind.errors",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from geobind.binding.stage import Link, Stage
     from geobind.data.pairs import Pairs
     from geobind.errors import GeoBindError, GeoBindWarning, MediaError
+    from geobind.interop.hub import push_to_hub
     from geobind.interop.importing import import_checkpoint
     from geobind.interop.onnx import export_onnx
     from geobind.recipe import Recipe

@@ -72,3 +72,22 @@ def export(
     if int8 and not evaluations:
         print("No pairs to judge int8 by: give a recipe with evaluations (--recipe) for its change in R@10")
     print(f"Written: {out}/onnx.json says what each graph takes")
+
+
+@app.command()
+def push(
+    space: Annotated[Path, typer.Argument(metavar="DIR", help="A saved space.")],
+    repo: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; made where there is none.")
+    ],
+    licence: Annotated[str, typer.Option(help="The Hub's identifier: cc-by-4.0, apache-2.0, ...")] = "other",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only write the model card.")] = False,
+) -> None:
+    """Write a space's model card and upload both to the Hub."""
+    from geobind.interop.hub import push_to_hub, write_card
+
+    if dry_run:
+        print(f"Written: {write_card(space, licence=licence)}; nothing was uploaded")
+        return
+    print(f"Uploaded to {push_to_hub(space, repo, private=private, licence=licence)}")
