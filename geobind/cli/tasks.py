@@ -123,13 +123,13 @@ def probe(
     template: Annotated[
         list[str] | None,
         typer.Option(
-            help="Wording of zero-shot with {} for the class, may be repeated; a set for the modality if not given."
+            help="Wording of the names of the classes, with {} for the class, may be repeated; a set for the modality if not given."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     device: Device = None,
 ) -> None:
-    """Nearest neighbours, a linear probe and zero-shot on frozen embeddings, from a table of labels."""
+    """Nearest neighbours, a linear probe and names of classes on frozen embeddings, from a table of labels."""
     from geobind.data.pairs import Pairs
     from geobind.space import GeoBind
     from geobind.tasks.probe import probe as run

@@ -1,4 +1,4 @@
-"""How much of a label the embeddings hold: nearest neighbours, a linear probe and zero-shot, side by side."""
+"""How much of a label the embeddings hold: nearest neighbours, a linear probe and names of classes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def probe(
     ('linear, C = 0.01', 0.93)
 
     Labels are the pairs' groups. Methods: the most frequent class of the training rows; a vote of the k
-    nearest by cosine; logistic regression on standardised embeddings; and, where the space binds the
+    nearest by cosine; logistic regression on standardised embeddings; and, where a space binds the
     modality to a text tower that takes sentences, the names of the classes in `templates` (`classify`).
     k and C are chosen on the split "val", else on a fifth of the training places, then all are trained
     on; `test` is read once. `baselines` are other spaces by name, probed likewise.
@@ -96,11 +96,9 @@ def probe(
     """
     _require_sklearn()
     labelled = _labelled(pairs, modality)
-    found = [_embed(space, labelled, modality, device, progress)]
-    readable = np.isfinite(found[0]).all(1)
-    for other in (baselines or {}).values():
-        found.append(_embed(other, labelled, modality, device, progress))
-        readable &= np.isfinite(found[-1]).all(1)
+    spaces = {"space": space, **(baselines or {})}
+    found = [_embed(some, labelled, modality, device, progress) for some in spaces.values()]
+    readable = np.logical_and.reduce([np.isfinite(vectors).all(1) for vectors in found])
     kept = labelled.subset(readable)
     found = [vectors[readable] for vectors in found]
     names, numbers = np.unique(kept.groups.astype(str), return_inverse=True)
@@ -118,13 +116,13 @@ def probe(
         rows.append({"embeddings": embeddings, "method": method, **metrics})
 
     add("none", "most frequent", np.full(len(truth), np.bincount(numbers[train]).argmax()))
-    for name, vectors in zip(("space", *(baselines or {})), found, strict=True):
+    for (name, some), vectors in zip(spaces.items(), found, strict=True):
         for kind, options in ((_neighbours, NEIGHBOURS), (_linear, STRENGTHS)):
             label, predict = _best(kind, options, vectors, numbers, train, chosen_on)
             add(name, label, predict(vectors[train], numbers[train], vectors[tested]))
-        if name == "space" and _speaks(space, modality):
-            prompts = class_vectors(space, modality, names.tolist(), templates, device=device)
-            add(name, "zero-shot", (vectors[tested] @ prompts.T).argmax(1))
+        if _speaks(some, modality):
+            prompts = class_vectors(some, modality, names.tolist(), templates, device=device)
+            add(name, "class names", (vectors[tested] @ prompts.T).argmax(1))
     return ProbeReport(modality, names.tolist(), int(train.sum()), len(truth), int((~readable).sum()), rows)
 
 

@@ -158,7 +158,7 @@ def test_the_command_gives_what_python_gives_with_zero_shot_and_unreadable_files
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["train"], found["test"], found["unreadable"]) == (28, 12, 1)
-    assert [row["method"] for row in found["rows"]][-1] == "zero-shot"
+    assert [row["method"] for row in found["rows"]][-1] == "class names"
     assert found["rows"][-1]["accuracy"] == 1
     pairs = Pairs.from_table(table, columns={"satellite": "path"}, group="class", only={"kind": "satellite"})
     with pytest.warns(UserWarning, match="could not be read"):
