@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +18,13 @@ import pyarrow.parquet as pq
 from geobind.console import progress_bar
 from geobind.data.columns import embedded_bytes, is_embedded
 from geobind.data.ranges import Ranges
+from geobind.data.releases import find_release
 from geobind.data.source import Source, first_known, split_of_name, with_places
 from geobind.errors import GeoBindError, shorten
+from geobind.media.http import RangeFile, is_url
 from geobind.storage import cache_folder, writing
 
+HUB = "hf://datasets/"
 _ROWS_AT_ONCE = 64  # of media in memory while they are laid out
 _COLUMNS = {  # what a modality's column is called, the first that is there
     "satellite": ("satellite", "googleearth_image", "bingmap_image", "sentinel_image"),
@@ -30,34 +35,73 @@ _COLUMNS = {  # what a modality's column is called, the first that is there
 _DATES = ("date_recorded", "date_taken", "timestamp", "date")
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a data set's folder: its own, or those in `data/` or in folders by split."""
-    return sorted({*folder.glob("*.parquet"), *folder.glob("*/*.parquet")})
+@dataclass(frozen=True)
+class ParquetShard:
+    """One file: `name` below its folder or data set, the path or URL that it is read from, what tells it from others."""
+
+    name: str
+    source: str
+    identity: str
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """What pyarrow reads. Raises GeoBindError for a file that is not whole."""
+        try:
+            yield io.BufferedReader(RangeFile(self.source)) if is_url(self.source) else self.source
+        except (OSError, pa.ArrowException) as error:
+            raise GeoBindError(
+                f"{self.source} is no whole Parquet file ({shorten(str(error), 100)}): download it again"
+            ) from None
 
 
-def read_parquet_folder(folder: Path) -> Source:
-    """A folder of Parquet shards as one table, such as MVRL/SoundingEarth and MVRL/GeoSound from the Hub.
+def parquet_shards(folder: str | Path) -> list[ParquetShard]:
+    """The Parquet files of a folder (its own, and those in `data/` or in folders by split), or of hf://datasets/ID."""
+    if str(folder).startswith(HUB):
+        release = find_release(f"hub:{str(folder).removeprefix(HUB)}")
+        return [
+            ParquetShard(file.path, file.url, f"{file.url} {file.checksum}")
+            for file in sorted(release.files, key=lambda file: file.path)
+            if file.path.endswith(".parquet")
+        ]
+    folder, shards = Path(folder), []
+    for path in sorted({*folder.glob("*.parquet"), *folder.glob("*/*.parquet")}):
+        status = path.stat()
+        identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        shards.append(ParquetShard(path.relative_to(folder).as_posix(), str(path), identity))
+    return shards
+
+
+def read_parquet_folder(folder: str | Path) -> Source:
+    """A folder of Parquet shards, or hf://datasets/owner/name, as one table: MVRL/SoundingEarth, MVRL/GeoSound.
 
     Files are named by split (`data/train-00000-of-00041.parquet`). Columns of bytes, or of structs {bytes,
     path} as `datasets` writes them, are media: the first time that one is used, its bytes are laid out one
     after another in a file of the cache, of the size of the media, since a row of Parquet itself costs
-    reading its whole row group. Rows of one position are one place.
+    reading its whole row group. Of a data set on the Hub just those columns travel. Rows of one position
+    are one place.
 
     Raises GeoBindError for a file that is broken or whose columns are not those of the first.
     """
-    files = parquet_files(folder)
+    shards = parquet_shards(folder)
     where = f"{folder}/*.parquet"
-    schemas = [_schema(path) for path in files]
-    for path, schema in zip(files, schemas, strict=True):
+    if not shards:
+        raise GeoBindError(
+            f"{where}: no Parquet files: fetch the data set (geobind data fetch) and give its folder"
+        )
+    schemas = [_schema(shard) for shard in shards]
+    for shard, schema in zip(shards, schemas, strict=True):
         if schema.names != schemas[0].names:
             odd = next(iter({*schema.names} ^ {*schemas[0].names}), "their order")
-            raise GeoBindError(f"{path} has other columns than {files[0]} ({odd}): put other data elsewhere")
+            raise GeoBindError(
+                f"{shard.source} has other columns than {shards[0].source} ({odd}): put other data elsewhere"
+            )
     media = {field.name for field in schemas[0] if is_embedded(field.type)}
     light = [f.name for f in schemas[0] if f.name not in media and not _is_nested(f.type)]
-    table = pa.concat_tables([_light_columns(path, light) for path in files], promote_options="permissive")
+    parts = [_light_columns(shard, light) for shard in shards]
+    table = pa.concat_tables(parts, promote_options="permissive")
     table = with_places(table)
-    file = np.repeat(np.arange(len(files)), [pq.read_metadata(path).num_rows for path in files])
-    splits = [split_of_name(path.relative_to(folder).as_posix()) for path in files]
+    file = np.repeat(np.arange(len(shards)), [part.num_rows for part in parts])
+    splits = [split_of_name(shard.name) for shard in shards]
     if any(splits) and "split" not in table.column_names:
         table = table.append_column("split", pa.array(splits, pa.string()).take(pa.array(file)))
     date = first_known(_DATES, table.column_names)
@@ -73,27 +117,17 @@ def read_parquet_folder(folder: Path) -> Source:
         layout = "SoundingEarth (Hub)"
     elif {"bingmap_image", "sentinel_image"} <= media:
         layout = "GeoSound (Hub)"
-    return Source(table, where, folder, columns, _Media(files, sorted(media)), layout=layout)  # type: ignore[arg-type]
+    return Source(table, where, Path(), columns, _Media(shards, sorted(media)), layout=layout)  # type: ignore[arg-type]
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise GeoBindError(
-            f"{path} is no whole Parquet file ({shorten(str(error), 100)}): download it again"
-        ) from None
+def _light_columns(shard: ParquetShard, names: list[str]) -> pa.Table:
+    with shard.opened() as file:
+        return pq.read_table(file, columns=names)
 
 
-def _light_columns(path: Path, names: list[str]) -> pa.Table:
-    with _reading(path):
-        return pq.read_table(path, columns=names)
-
-
-def _schema(path: Path) -> pa.Schema:
-    with _reading(path):
-        return pq.read_schema(path)
+def _schema(shard: ParquetShard) -> pa.Schema:
+    with shard.opened() as file:
+        return pq.read_schema(file)
 
 
 def _is_nested(kind: pa.DataType) -> bool:
@@ -107,17 +141,17 @@ def _is_nested(kind: pa.DataType) -> bool:
 class _Media(Mapping[str, Ranges]):
     """Columns of bytes by name, laid out when they are first asked for."""
 
-    def __init__(self, files: list[Path], names: list[str]) -> None:
-        self._files, self._names = files, names
+    def __init__(self, shards: list[ParquetShard], names: list[str]) -> None:
+        self._shards, self._names = shards, names
 
     def __getitem__(self, name: str) -> Ranges:
         if name not in self._names:
             raise KeyError(name)
         laid = []
         with progress_bar() as bar:
-            task = bar.add_task(f"laying out {name}", total=len(self._files), note="")
-            for path in self._files:
-                laid.append(_lay_out(path, name))
+            task = bar.add_task(f"laying out {name}", total=len(self._shards), note="")
+            for shard in self._shards:
+                laid.append(_lay_out(shard, name))
                 bar.advance(task)
         index = pa.concat_tables([table for _, table in laid])
         files = [str(path) for path, _ in laid]
@@ -133,11 +167,9 @@ class _Media(Mapping[str, Ranges]):
         return len(self._names)
 
 
-def _lay_out(path: Path, name: str) -> tuple[Path, pa.Table]:
+def _lay_out(shard: ParquetShard, name: str) -> tuple[Path, pa.Table]:
     """The bytes of one column of one Parquet file, one after another, and where each lies."""
-    status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {name}"
-    digest = hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(f"{shard.identity} {name}".encode(), digest_size=16).hexdigest()
     content = cache_folder() / "media" / f"{digest}.bin"
     index = content.with_suffix(".parquet")  # written last: where it is, the bytes are whole
     if index.exists() and content.exists():
@@ -147,7 +179,7 @@ def _lay_out(path: Path, name: str) -> tuple[Path, pa.Table]:
         part = content.with_name(f"{content.name}.{os.getpid()}.tmp")
         try:
             with open(part, "wb") as file:
-                table = _copy(path, name, file)
+                table = _copy(shard, name, file)
             os.replace(part, content)
             pq.write_table(table, part)
             os.replace(part, index)
@@ -156,17 +188,17 @@ def _lay_out(path: Path, name: str) -> tuple[Path, pa.Table]:
     return content, table
 
 
-def _values(path: Path, name: str) -> Iterator[bytes | None]:
-    with _reading(path):
-        for batch in pq.ParquetFile(path).iter_batches(_ROWS_AT_ONCE, columns=[name]):
+def _values(shard: ParquetShard, name: str) -> Iterator[bytes | None]:
+    with shard.opened() as file:
+        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name]):
             yield from embedded_bytes(batch.column(0))
 
 
-def _copy(path: Path, name: str, file: BinaryIO) -> pa.Table:
+def _copy(shard: ParquetShard, name: str, file: BinaryIO) -> pa.Table:
     sizes: list[int] = []
     names: list[str | None] = []
-    for value in _values(path, name):
-        names.append(None if value is None else f"{path.name}/{len(sizes)}")
+    for value in _values(shard, name):
+        names.append(None if value is None else f"{shard.name}/{len(sizes)}")
         sizes.append(-1 if value is None else len(value))
         file.write(value or b"")
     size = np.array(sizes, np.int64)

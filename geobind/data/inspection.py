@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from geobind.console import progress_bar
 from geobind.data.columns import Locations, Strings
 from geobind.data.duplicates import FLAT, near_duplicates, perceptual_hash
+from geobind.data.embedded import HUB
 from geobind.data.layouts import read_layout
 from geobind.data.pairs import Pairs
 from geobind.data.ranges import Ranges
@@ -116,6 +117,11 @@ def open_data(path: str, broken: list[str] | None = None) -> tuple[str, Source |
 
     Where a list `broken` is given, shards that cannot be read are named there and left out.
     """
+    if path.startswith(HUB):
+        raise GeoBindError(
+            f"{path} is on the Hub, and looking into it would read all of it: geobind data fetch "
+            f"hub:{path.removeprefix(HUB)}, then give the folder"
+        )
     folder = Path(path)
     if is_url(path) or path.endswith(".tar") or (folder.is_dir() and any(folder.glob("**/*.tar"))):
         source: Source | None = read_shards(path if broken is None else _readable(path, broken))

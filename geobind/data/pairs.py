@@ -110,17 +110,18 @@ class Pairs(Sequence[dict[str, Any]]):
     ) -> Pairs:  # fmt: skip
         """Read a folder: of a published layout, of files named by position, or of sub-folders by modality.
 
-        SoundingEarth's folder and folders of tar or Parquet shards are recognised, and take the options of
-        `from_table`; `geobind data inspect` shows their columns. Plain folders are either `<lat>_<lon>.jpg` (or `<id>_<lat>_<lon>.jpg`): modalities satellite and location. Or
+        SoundingEarth's folder, folders of tar or Parquet shards and `hf://datasets/owner/name` (Parquet on the
+        Hub, of which the columns in use travel) are recognised and take the options of `from_table`. Plain
+        folders are either `<lat>_<lon>.jpg` (or `<id>_<lat>_<lon>.jpg`): modalities satellite and location. Or
         `satellite/tile_01.jpg`, `audio/tile_01.ogg`, `text/tile_01.txt` (one caption a line, read now) and
         any other modality. Both may stand under split folders (train, val, test); without them, `split`
         is the split of all rows. Keys are paths relative to the folder; one stem is one place.
 
         Raises GeoBindError for another layout; warns of files left out, dates that are none and of `leaks`.
         """
+        source = read_layout(folder)
         folder = Path(folder)
         name = name or folder.resolve().name
-        source = read_layout(folder)
         if source is not None:
             return cls.from_source(source, name, split=split, **options)
         if options:

@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from geobind import GeoBindError, Pairs, Recipe
-from geobind.data.embedded import parquet_files
+from geobind.data.embedded import parquet_shards
+from geobind.data.inspection import inspect
 from geobind.media.audio import load_audio
 from geobind.media.images import load_image
 from scripts.make_replicas import write_hub
+from tests.server import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*dates are none:geobind.errors.GeoBindWarning")
 
@@ -38,7 +40,7 @@ def test_rows_are_what_the_files_hold(tmp_path: Path, dataset: str, columns: dic
     folder = write_hub(tmp_path / "hub", dataset=dataset, rows=12)
     spec = {"folder": str(folder)} | ({"columns": columns} if columns else {})
     pairs = Recipe.parse({"pairs": {"p": spec}}).open_pairs("p")
-    truth = [row for path in parquet_files(folder) for row in pq.read_table(path).to_pylist()]
+    truth = [row for shard in parquet_shards(folder) for row in pq.read_table(shard.source).to_pylist()]
     for row, expected in zip(pairs, truth, strict=True):
         assert bytes(row["satellite"]) == expected[tile]["bytes"]
         assert bytes(row["audio"]) == expected["audio"]["bytes"]
@@ -84,7 +86,7 @@ Pairs.from_folder({str(folder)!r})
     kept = {path.name for path in (tmp_path / "cache" / "media").glob("*.parquet")}
     assert len(kept) == 2
     pairs = Pairs.from_folder(folder)
-    truth = [row for path in parquet_files(folder) for row in pq.read_table(path).to_pylist()]
+    truth = [row for shard in parquet_shards(folder) for row in pq.read_table(shard.source).to_pylist()]
     assert [bytes(row["audio"]) for row in pairs] == [row["audio"]["bytes"] for row in truth]
 
 
@@ -126,3 +128,22 @@ def test_tables_beside_folders_of_media_are_no_shards(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     pq.write_table(pa.table({"x": [1]}), tmp_path / "labels.parquet")
     assert Pairs.from_folder(tmp_path).modalities == ("audio", "satellite")
+
+
+def test_of_a_data_set_on_the_hub_the_columns_in_use_travel(host: Server, tmp_path: Path) -> None:
+    local = tmp_path / "host" / "datasets" / "owner" / "name" / "resolve" / "main"
+    columns = {"satellite": "googleearth_image", "text": "audio_caption"}
+    recipe = {"pairs": {"p": {"folder": "hf://datasets/owner/name", "columns": columns}}}
+    host.break_off, host.breaks = 3000, 2
+    pairs = Recipe.parse(recipe).pairs["p"].open("p", data="elsewhere")
+    expected = Pairs.from_folder(local, columns=columns)
+    assert [bytes(row["satellite"]) for row in pairs] == [bytes(row["satellite"]) for row in expected]
+    assert [row["text"] for row in pairs] == [row["text"] for row in expected]
+    assert pairs.splits.tolist() == expected.splits.tolist()
+    sounds = sum(len(bytes(row["audio"])) for row in Pairs.from_folder(local))
+    assert host.sent < sounds / 2, "sounds stayed where they are; footers of 64 kB travel"
+    first, host.sent = host.sent, 0
+    Pairs.from_folder("hf://datasets/owner/name", columns=columns)
+    assert host.sent < first - 12_000, "the tiles came from the cache"
+    with pytest.raises(GeoBindError, match="geobind data fetch hub:owner/name"):
+        inspect("hf://datasets/owner/name")
