@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo sample sample-media test-weights clean
+.PHONY: help install check test demo sample sample-media tables test-weights clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -37,6 +37,19 @@ sample: $(INSTALLED) ## bind and evaluate on the feature files of ../shared/samp
 sample-media: $(INSTALLED) ## the same from its images, sounds and captions (minutes)
 	$(BIN)/geobind bind recipes/sample-media.yaml --out runs/sample-media
 	$(BIN)/geobind evaluate runs/sample-media
+
+# Days on one GPU, and resumed by the same command. BASELINES= leaves out SoundingEarth's three lines of Table 2.
+BASELINES ?= native contrastive batch
+LOSS_native := triplet
+LOSS_contrastive := infonce
+LOSS_batch := batch_triplet
+
+tables: $(INSTALLED) ## both tables of the GeoBind paper beside its numbers, on the real data: make tables DATA=/datasets
+	@test -d "$(DATA)" || { echo "make tables DATA=FOLDER, which holds sat2cap/ and soundingearth/: recipes/geobind.yaml"; exit 1; }
+	$(BIN)/geobind bind recipes/geobind.yaml --set data=$(DATA) --out runs/tables/geobind
+	$(foreach name,$(BASELINES),$(BIN)/geobind bind recipes/soundingearth.yaml --set data=$(DATA) \
+		--set stages.0.links.0.loss=$(LOSS_$(name)) --out runs/tables/soundingearth-$(name) &&) true
+	$(BIN)/python scripts/published_tables.py runs/tables
 
 test-weights: $(INSTALLED) ## compare with the published CLIP and CLAP; downloads them
 	$(BIN)/pytest -m weights

@@ -234,6 +234,8 @@ def _draw_recall(axes: Axes, rows: Sequence[Row]) -> None:
         colour = colours.setdefault(pair, _COLOURS[len(colours) % len(_COLOURS)])
         recalls = [m.removeprefix("recall@") for m in _METRICS[row["protocol"]] if m.startswith("recall@")]
         cuts = [int(k) for k in recalls if k.isdigit() and int(k) <= row["gallery_size"]]
+        if not cuts:  # published, and fewer than five items
+            continue
 
         def along(values: dict[str, float], cuts: list[int] = cuts) -> list[float]:
             return [values[f"recall@{k}"] for k in cuts]
@@ -244,7 +246,7 @@ def _draw_recall(axes: Axes, rows: Sequence[Row]) -> None:
             markerfacecolor="white" if second else colour, label=f"{_direction(row)}  ({_pairs(row)}, {_kind(row)})",
         )  # fmt: skip
         # With one right answer chance is linear in k, so it bends on this axis; with several it nearly is.
-        dense = np.geomspace(1, cuts[-1], 100)
+        dense = np.geomspace(cuts[0], cuts[-1], 100)
         chance = np.interp(dense, cuts, along(row["chance"]))
         axes.plot(dense, chance, color=colour, linewidth=1.1, linestyle="--", alpha=0.8)
         if row.get("baseline") is not None:

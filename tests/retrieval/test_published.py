@@ -80,6 +80,13 @@ def test_a_tile_of_two_rows_is_a_rival_of_itself():
     )  # s asks twice: its a is first, its b second
 
 
+def test_a_gallery_below_five_is_reported(tmp_path):
+    pairs, known = repeated(0)
+    report = run(space_of(**known), Evaluation(("satellite", "audio"), pairs, protocol="published", sample=4))
+    report.write(tmp_path)
+    assert (tmp_path / "recall.png").stat().st_size > 0
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_recall_above_one_half_implies_a_median_below_k(seed):
     rng = np.random.default_rng(seed)
