@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from geobind.console import progress_bar
 from geobind.data.columns import embedded_bytes, is_embedded
 from geobind.data.ranges import Ranges
 from geobind.data.releases import find_release
-from geobind.data.source import Source, first_known, split_of_name, with_places
+from geobind.data.source import Source, first_known, split_of_name
 from geobind.errors import GeoBindError, shorten
 from geobind.media.http import RangeFile, is_url
 from geobind.storage import cache_folder, writing
@@ -95,11 +96,13 @@ def read_parquet_folder(folder: str | Path) -> Source:
             raise GeoBindError(
                 f"{shard.source} has other columns than {shards[0].source} ({odd}): put other data elsewhere"
             )
-    media = {field.name for field in schemas[0] if is_embedded(field.type)}
+    geo = json.loads((schemas[0].metadata or {}).get(b"geo", b"{}")).get(
+        "columns", {}
+    )  # points are bytes too
+    media = {field.name for field in schemas[0] if is_embedded(field.type) and field.name not in geo}
     light = [f.name for f in schemas[0] if f.name not in media and not _is_nested(f.type)]
     parts = [_light_columns(shard, light) for shard in shards]
     table = pa.concat_tables(parts, promote_options="permissive")
-    table = with_places(table)
     file = np.repeat(np.arange(len(shards)), [part.num_rows for part in parts])
     splits = [split_of_name(shard.name) for shard in shards]
     if any(splits) and "split" not in table.column_names:

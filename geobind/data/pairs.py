@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from geobind.data.columns import Column, RawColumns, Strings, as_column, strings
+from geobind.data.columns import Column, Locations, RawColumns, Strings, as_column, strings
 from geobind.data.features import look_up
 from geobind.data.folder import read_folder
 from geobind.data.layouts import read_layout
@@ -158,6 +158,11 @@ class Pairs(Sequence[dict[str, Any]]):
             source.table, source.where, columns=columns or source.columns, features=list(features or ()),
             named={"split": split, "place": place, "group": group}, media=source.media, mend_dates=True,
         )  # fmt: skip
+        located = raw.columns.get("location")
+        if raw.place is None and isinstance(
+            located, Locations
+        ):  # embedded tiles have no names to tell them by
+            raw.place = located.keys()
         return cls._build(raw, name, source.root, features, verbatim, f"table {source.where}")
 
     @classmethod

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geobind.data.columns import strings
-from geobind.data.source import Source, warn, with_places
+from geobind.data.source import Source, warn
 from geobind.data.table import column, numbers, read_table
 from geobind.errors import GeoBindError
 
@@ -78,7 +78,7 @@ def read_soundingearth(folder: Path) -> Source:
     if "audio" not in columns:
         notes.append("no raw_audio folder: the recordings are on archive.org (column mp3file)")
     layout = "SoundingEarth (GeoCLAP)" if "split_geoclap" in table.column_names else "SoundingEarth (Zenodo)"
-    return Source(with_places(table), where, folder, columns, layout=layout, notes=notes)
+    return Source(table, where, folder, columns, layout=layout, notes=notes)
 
 
 def _with(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

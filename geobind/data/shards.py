@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from geobind.console import progress_bar
 from geobind.data.ranges import Ranges
-from geobind.data.source import Source, first_known, split_of_name, warn, with_places
+from geobind.data.source import Source, first_known, split_of_name, warn
 from geobind.errors import GeoBindError, shorten
 from geobind.media.http import RangeFile, is_url
 from geobind.storage import cache_folder, writing
@@ -93,7 +93,6 @@ def read_shards(shards: str | Path | Sequence[str | Path]) -> Source:
     date = first_known(_DATES, table.column_names)
     if date not in (None, "datetime"):
         table = table.append_column("datetime", table[date])
-    table = with_places(table)
     known = {*media, *table.column_names}
     columns: dict[str, str | Sequence[str]] = {}
     for modality, options in _MEMBERS.items():

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TypedDict
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from geobind.data.columns import Column
-from geobind.data.table import AXES
 from geobind.errors import GeoBindWarning
 
 _SPLIT = re.compile(r"(train|val|valid|validation|dev|test)(?![a-z])", re.IGNORECASE)
@@ -74,17 +72,6 @@ def split_of_name(path: str) -> str | None:
 def first_known(options: Iterable[str], names: Container[str]) -> str | None:
     """The first of some names that is among others."""
     return next((name for name in options if name in names), None)
-
-
-def with_places(table: pa.Table) -> pa.Table:
-    """The table with a column `place`, equal where the position is, if it has positions and no such column."""
-    axes = [first_known(names, table.column_names) for names in AXES]
-    if "place" in table.column_names or None in axes:
-        return table
-    latitude, longitude = (table[name].cast(pa.large_string()) for name in axes)
-    return table.append_column(
-        "place", pc.binary_join_element_wise(latitude, longitude, pa.scalar(",", pa.large_string()))
-    )
 
 
 def warn(message: str) -> None:

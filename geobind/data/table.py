@@ -21,7 +21,7 @@ from geobind.data.columns import Column, RawColumns, Vectors, locations, strings
 from geobind.data.labels import check_templates, label_words
 from geobind.errors import GeoBindError, GeoBindWarning, MediaError, did_you_mean, shorten
 
-AXES = (("latitude", "lat"), ("longitude", "lon"))
+_AXES = (("latitude", "lat"), ("longitude", "lon"))
 _KNOWN = ("satellite", "image", "text", "audio", "environment")
 
 
@@ -182,7 +182,7 @@ def stacked(table: pa.Table, names: Sequence[str], where: str, modality: str) ->
 def positions(table: pa.Table, where: str, names: Sequence[str] | None = None) -> NDArray[np.float64] | None:
     """(n, 2) latitude, longitude of the rows, NaN where empty: from columns, else from GeoParquet points."""
     if names is None:
-        found = [next((name for name in options if name in table.column_names), None) for options in AXES]
+        found = [next((name for name in options if name in table.column_names), None) for options in _AXES]
         if found == [None, None]:
             return _geometry_positions(table, where)
         if None in found:

@@ -105,6 +105,21 @@ def test_what_datasets_writes(tmp_path: Path) -> None:
     assert [row["image"] for row in table] == [b"one", None]
 
 
+def test_geoparquet_in_parts_has_its_points(tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    for part in range(2):
+        points = geopandas.points_from_xy([5.5, 5.5, -70.25], [50.0, 50.0, part])
+        frame = geopandas.GeoDataFrame({"tile": [b"1", b"2", b"3"]}, geometry=points, crs=4326)
+        (tmp_path / "geo").mkdir(exist_ok=True)
+        frame.to_parquet(tmp_path / "geo" / f"part-{part}.parquet")
+    pairs = Pairs.from_folder(tmp_path / "geo", columns={"satellite": "tile"})
+    assert [row["location"] for row in pairs][2:4] == [(0.0, -70.25), (50.0, 5.5)]
+    assert bytes(pairs[5]["satellite"]) == b"3"
+    assert pairs.places[0] == pairs.places[1] == pairs.places[3] != pairs.places[5], (
+        "one position is one place"
+    )
+
+
 def test_broken_and_strange_files_are_named(tmp_path: Path) -> None:
     folder = write_hub(tmp_path / "hub", rows=8)
     path = folder / "data" / "val-00000-of-00001.parquet"
