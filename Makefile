@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo sample sample-media tables test-weights clean
+.PHONY: help install check test demo sample sample-media tables test-weights test-elsewhere clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -54,6 +54,13 @@ tables: $(INSTALLED) ## both tables of the GeoBind paper beside its numbers, on 
 test-weights: $(INSTALLED) ## compare with the published CLIP and CLAP; downloads them
 	$(BIN)/pytest -m weights
 
+# Environments of their own: what such libraries bring along may break the package's.
+test-elsewhere: $(INSTALLED) ## sentence-transformers opens an export, mteb runs a space; installs both
+	$(PYTHON) -m venv .elsewhere/st && .elsewhere/st/bin/pip install --quiet -c constraints.txt torch sentence-transformers pillow
+	$(PYTHON) -m venv .elsewhere/mteb && .elsewhere/mteb/bin/pip install --quiet -c constraints.txt -e . mteb
+	GEOBIND_ST_PYTHON=$(CURDIR)/.elsewhere/st/bin/python GEOBIND_MTEB_PYTHON=$(CURDIR)/.elsewhere/mteb/bin/python \
+	  HF_HUB_OFFLINE=1 $(BIN)/pytest tests/interop/test_sentence_transformers.py tests/interop/test_mteb.py
+
 clean: ## remove .venv, caches and build leftovers; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .elsewhere build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find geobind tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -45,7 +45,7 @@ def import_(
 @app.command()
 def export(
     space: Space,
-    to: Annotated[Literal["onnx"], typer.Option("--to", help="What to write.")],
+    to: Annotated[Literal["onnx", "sentence-transformers"], typer.Option("--to", help="What to write.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     int8: Annotated[
         bool, typer.Option("--int8", help="onnx: also weights of 8 bits, with what they change.")
@@ -54,13 +54,26 @@ def export(
         Path | None,
         typer.Option(help="--int8: judge on this recipe's evaluations instead of the saved ones."),
     ] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            help="sentence-transformers: the tower that its pictures go through; satellite, else image."
+        ),
+    ] = None,
 ) -> None:
-    """Write a space's towers as ONNX graphs, compared with the originals."""
+    """Write a space for other libraries: ONNX graphs, compared with the originals, or sentence-transformers."""
     from geobind.interop.onnx import export_onnx
+    from geobind.interop.sentence_transformers import export_sentence_transformers
     from geobind.recipe import Recipe
     from geobind.space import GeoBind
 
     loaded = GeoBind.from_pretrained(space)
+    if to == "sentence-transformers":
+        export_sentence_transformers(loaded, out, picture=picture)
+        print(
+            f"Written. Elsewhere: SentenceTransformer({str(out)!r}).encode(...) of sentences and PIL images"
+        )
+        return
     judged = None
     if int8 and recipe is not None:
         judged = Recipe.load(recipe)
