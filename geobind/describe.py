@@ -27,7 +27,7 @@ DEPENDENCIES = (
     "accelerate", "matplotlib", "numpy", "pillow", "pyarrow", "pydantic", "pyyaml", "rich", "safetensors", "simplejpeg",
     "soundfile", "soxr", "tensorboardX", "tokenizers", "torch", "transformers", "typer",
 )  # fmt: skip
-EXTRAS = {"demo": ("basemap-data",), "geo": ("rasterio",)}
+EXTRAS = {"demo": ("basemap-data",), "geo": ("rasterio",), "tasks": ("scikit-learn",)}
 
 # Licences of published weights by the beginning of their Hub id, as their authors give them.
 _WEIGHTS_LICENCES = {
