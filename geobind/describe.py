@@ -27,7 +27,32 @@ DEPENDENCIES = (
     "accelerate", "matplotlib", "numpy", "pillow", "pyarrow", "pydantic", "pyyaml", "rich", "safetensors", "simplejpeg",
     "soundfile", "soxr", "tensorboardX", "tokenizers", "torch", "transformers", "typer",
 )  # fmt: skip
-EXTRAS = {"demo": ("basemap-data",), "geo": ("rasterio",), "tasks": ("scikit-learn",)}
+EXTRAS = {
+    "adapters": ("peft",),
+    "demo": ("basemap-data",),
+    "gallery": (
+        "geopandas",
+        "lancedb",
+        "shapely",
+    ),
+    "geo": (
+        "odc-stac",
+        "pyproj",
+        "pystac-client",
+        "rasterio",
+        "rio-cogeo",
+        "shapely",
+        "xarray",
+    ),
+    "hub": ("datasets",),
+    "onnx": (
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+    ),
+    "ray": ("ray",),
+    "tasks": ("scikit-learn",),
+}
 
 # Licences of published weights by the beginning of their Hub id, as their authors give them.
 _WEIGHTS_LICENCES = {

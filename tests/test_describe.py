@@ -172,7 +172,7 @@ def test_doctor_names_every_dependency_of_the_project():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
     def names(requirements):
-        return tuple(requirement.split(">=")[0] for requirement in requirements)
+        return tuple(requirement.split(">=")[0].split("[")[0] for requirement in requirements)
 
     extras = {
         extra: names(rest) for extra, rest in project["optional-dependencies"].items() if extra != "dev"
