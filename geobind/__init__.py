@@ -16,6 +16,9 @@ _PUBLIC = {
     "bind": "geobind.binding.loop",
     "Evaluation": "geobind.retrieval.evaluation",
     "evaluate": "geobind.retrieval.evaluation",
+    "Gallery": "geobind.gallery.store",
+    "Filter": "geobind.gallery.filters",
+    "search": "geobind.gallery.search",
     "Query": "geobind.retrieval.query",
     "Term": "geobind.retrieval.query",
     "score": "geobind.retrieval.scores",
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from geobind.binding.stage import Link, Stage
     from geobind.data.pairs import Pairs
     from geobind.errors import GeoBindError, GeoBindWarning, MediaError
+    from geobind.gallery.filters import Filter
+    from geobind.gallery.search import search
+    from geobind.gallery.store import Gallery
     from geobind.interop.hub import push_to_hub
     from geobind.interop.importing import import_checkpoint
     from geobind.interop.onnx import export_onnx

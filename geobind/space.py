@@ -41,6 +41,7 @@ class GeoBind:
         self.recipe: dict[str, Any] | None = None
         self.temperatures: dict[tuple[str, str], float] = {}
         self.calibration: dict[tuple[str, str], list[float]] = {}  # see geobind.retrieval.scores
+        self.centres: dict[str, list[float]] = {}  # see geobind.retrieval.query
         self._towers: dict[str, Tower] = {}
         self._folders: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
@@ -69,7 +70,7 @@ class GeoBind:
         self._towers[tower.modality] = tower.eval()
         self._folders.pop(tower.modality, None)
         self._records[tower.modality] = {"chain": [tower.origin] if tower.origin else []}
-        self.calibration = {pair: q for pair, q in self.calibration.items() if tower.modality not in pair}
+        self._forget(tower.modality)
 
     def tower(self, modality: str) -> Tower:
         """The tower of a modality, read from its folder at the first call."""
@@ -123,8 +124,13 @@ class GeoBind:
                     chain.update(self.chain(other))
             self._records[learner] = {"chain": sorted(chain)}
             self.tower(learner).origin = None  # it has moved away from there
-            self.calibration = {pair: q for pair, q in self.calibration.items() if learner not in pair}
+            self._forget(learner)
         self.temperatures.update({_pair(*link): float(value) for link, value in temperatures.items()})
+
+    def _forget(self, modality: str) -> None:
+        """Drop what was measured with a tower that is no longer the same."""
+        self.calibration = {pair: q for pair, q in self.calibration.items() if modality not in pair}
+        self.centres.pop(modality, None)
 
     # --- use -------------------------------------------------------------------------------------------
 
@@ -286,6 +292,7 @@ class GeoBind:
             "calibration": [
                 {"between": list(pair), "quantiles": q} for pair, q in sorted(self.calibration.items())
             ],
+            "centres": dict(sorted(self.centres.items())),
             "recipe": self.recipe,
         }
         write_text(folder / "space.json", json.dumps(content, indent=2) + "\n")
@@ -312,6 +319,7 @@ class GeoBind:
         space.recipe = content["recipe"]
         space.temperatures = {_pair(*link["between"]): link["temperature"] for link in content["links"]}
         space.calibration = {_pair(*c["between"]): c["quantiles"] for c in content.get("calibration", ())}
+        space.centres = dict(content.get("centres", {}))
         for modality in content["towers"] if modalities is None else modalities:
             if modality not in content["towers"]:
                 raise GeoBindError(

@@ -1,4 +1,4 @@
-"""Commands that make and look into a space: bind, evaluate, embed, info, doctor."""
+"""Commands that make and look into a space: bind, evaluate, info, doctor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import typer
 from geobind.cli.app import (
     Changes,
     Device,
-    OnError,
     Space,
-    Values,
     Workers,
     app,
     interruptible,
@@ -110,39 +108,6 @@ def evaluate(
     if json_file is not None:
         write_text(json_file, report.to_json())
     print(f"Written: {folder}/metrics.json, metrics.md, recall.png")
-
-
-@app.command(cls=Values)
-def embed(
-    space: Space,
-    modality: Annotated[
-        str, typer.Argument(help="Which tower: satellite, image, text, audio, location, ...")
-    ],
-    values: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILES...",
-            help="Files and folders; sentences for text (or .txt, one a line); lat,lon for location; .npz features for vectors.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Parquet file of keys and embeddings.")],
-    on_error: Annotated[OnError, typer.Option(help="What to do with unreadable values.")] = "raise",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    device: Device = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode files.")] = 0,
-) -> None:
-    """Embed values of one modality into a Parquet file (columns key, embedding)."""
-    from geobind.files import embed_to_parquet
-    from geobind.space import GeoBind
-
-    count, skipped = embed_to_parquet(
-        GeoBind.from_pretrained(space), modality, values, out, on_error=on_error, batch_size=batch_size,
-        device=device, workers=workers, progress=sys.stderr.isatty(),
-    )  # fmt: skip
-    print(
-        f"{count} embeddings of {modality} written to {out}"
-        + (f", {skipped} unreadable left out" if skipped else "")
-    )
 
 
 @app.command()

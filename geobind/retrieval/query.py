@@ -54,7 +54,8 @@ class Query:
     >>> query = Query.parse('+text:"a beach" +audio:surf.ogg -text:crowds@0.5')   # the same
     >>> query.scores(space, tiles, centres=centres)                               # (n,) float32
 
-    With v_i the embedding of term i, w_i its weight and c its modality's centre (zero if not given):
+    With v_i the embedding of term i, w_i its weight and c its modality's centre (`centres`, else those that
+    `calibrate` has saved with the space, else zero):
 
     * "sum": the cosine of x and sum_i w_i u_i, where u_i = (v_i - c) / |v_i - c|. Modalities lie in
       cones of their own (the modality gap); the centre is what all values of one share, and says nothing.
@@ -110,12 +111,12 @@ class Query:
     ) -> NDArray[np.float32]:
         """(dim,) unit length: the weighted sum of the terms, for the combination "sum".
 
-        `centres` are mean embeddings by modality, see `centre`. Raises GeoBindError where the terms cancel.
+        `centres` are mean embeddings by modality (see `centre`), {} for none. Raises GeoBindError where the terms cancel.
         """
         if self.combine != "sum":
             raise GeoBindError(f"a query combined by {self.combine} is no single vector: use scores()")
         parts = self.vectors(space, device=device)
-        known = centres or {}
+        known = space.centres if centres is None else centres
         total = np.zeros(space.dim, np.float32)
         for term, part in zip(self.terms, parts, strict=True):
             if term.modality in known:

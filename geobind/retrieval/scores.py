@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, did_you_mean
+from geobind.retrieval.query import centre
 from geobind.space import GeoBind
 
 Score = Literal["cosine", "logit", "probability", "percentile"]
@@ -67,12 +68,14 @@ def calibrate(space: GeoBind, backgrounds: Mapping[str, ArrayLike], *, seed: int
     the other modality; among n x n cosines the n of true partners do not count. Within one modality each
     two different rows are compared. At most 2,048 rows, drawn by `seed`, are used of each.
 
-    Pairs whose chains do not meet are left out. Raises GeoBindError for fewer than 20 rows, another
+    The mean of each modality is kept too, as the centre from which composed queries count. Pairs whose
+    chains do not meet are left out. Raises GeoBindError for fewer than 20 rows, another
     dimension, NaN, and a modality without a tower.
     """
     vectors = {
         modality: _rows(space, modality, background, seed) for modality, background in backgrounds.items()
     }
+    space.centres.update({modality: centre(rows).tolist() for modality, rows in vectors.items()})
     for a, b in itertools.combinations_with_replacement(sorted(vectors), 2):
         if space.comparable(a, b):
             cosines = space.similarity(vectors[a], vectors[b])

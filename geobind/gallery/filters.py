@@ -1,0 +1,175 @@
+"""Which rows of a gallery a search may return: area, time, modality, any column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geobind.errors import GeoBindError, shorten
+from geobind.gallery.schema import time_text
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions that all hold; None is none.
+
+    >>> Filter(bbox=(170, -25, -170, -10), time=("2021-06", "2021-09"), where="product_id LIKE 'S2A%'")
+
+    bbox: west, south, east, north in degrees; west above east is a box across the date line.
+    polygon: GeoJSON (mapping, text or path of a file) of a Polygon or MultiPolygon; edges take the short way,
+    so that a step from 175 to -175 crosses the date line. Both are asked of a row's centre.
+    time: from, to (both included, either None) as ISO 8601 of any precision: "2021" is the whole year.
+    modality: of the row. where: an SQL condition on the columns of the table.
+    Raises GeoBindError for what is no box, polygon or time.
+    """
+
+    bbox: Sequence[float] | None = None
+    polygon: Any = None
+    time: tuple[str | None, str | None] | None = None
+    modality: str | None = None
+    where: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.bbox is not None:
+            box = tuple(float(side) for side in self.bbox)
+            ordered = len(box) == 4 and -90 <= box[1] <= box[3] <= 90
+            if not ordered or not all(-180 <= x <= 180 for x in box[::2]):
+                raise GeoBindError(
+                    f"bbox {shorten(self.bbox)}: give west,south,east,north in degrees, south below north "
+                    f"(west above east crosses the date line)"
+                )
+            object.__setattr__(self, "bbox", box)
+        if self.polygon is not None:
+            object.__setattr__(self, "polygon", _polygon(self.polygon))
+
+    def sql(self) -> str | None:
+        """The conditions on time, modality and other columns; None where there are none."""
+        parts = []
+        if self.modality is not None:
+            parts.append(f"modality = {_quoted(self.modality)}")
+        if self.time is not None:
+            start, end = self.time
+            if start:
+                parts.append(f"timestamp >= {_quoted(str(time_text(_moment(start))))}")
+            if end:
+                parts.append(f"timestamp < {_quoted(str(time_text(_moment(end) + np.timedelta64(1))))}")
+            parts.append("timestamp IS NOT NULL")
+        if self.where is not None:
+            parts.append(f"({self.where})")
+        return " AND ".join(parts) or None
+
+    def box_sql(self) -> str | None:
+        """The area's bounding box as a condition on the centre; None where there is no area."""
+        boxes = [tuple(self.bbox)] if self.bbox is not None else []
+        if self.polygon is not None:
+            west, south, east, north = self.polygon.bounds
+            whole = east - west >= 360 or west < -180 or east > 180
+            boxes.append((-180.0, south, 180.0, north) if whole else (west, south, east, north))
+        parts = []
+        for west, south, east, north in boxes:
+            joined = "AND" if west <= east else "OR"
+            parts.append(f"(centre_lon >= {west} {joined} centre_lon <= {east})")
+            parts.append(f"centre_lat BETWEEN {south} AND {north}")
+        return " AND ".join(parts) or None
+
+    @property
+    def spatial(self) -> bool:
+        """Whether there is an area."""
+        return self.bbox is not None or self.polygon is not None
+
+    def inside(self, latitude: NDArray[Any], longitude: NDArray[Any]) -> NDArray[np.bool_]:
+        """(n,): is the place within the area; NaN is not."""
+        keep = np.ones(len(latitude), bool)
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            keep = (latitude >= south) & (latitude <= north)
+            east_of, west_of = longitude >= west, longitude <= east
+            keep &= (east_of & west_of) if west <= east else (east_of | west_of)
+        if self.polygon is not None:
+            import shapely
+
+            rows = np.flatnonzero(keep & ~np.isnan(latitude))
+            x, y = np.asarray(longitude)[rows], np.asarray(latitude)[rows]
+            shapely.prepare(self.polygon)
+            within = np.zeros(len(rows), bool)
+            for turn in (-360, 0, 360):  # a polygon across the date line goes on beyond 180
+                within |= shapely.intersects_xy(self.polygon, x + turn, y)
+            keep = np.zeros(len(latitude), bool)
+            keep[rows[within]] = True
+        return keep
+
+
+def _polygon(value: Any) -> Any:
+    """A shapely polygon whose rings are unrolled over the date line."""
+    try:
+        import shapely
+        from shapely.geometry import shape
+    except ImportError:
+        raise GeoBindError('a polygon needs shapely: pip install "geobind[gallery]"') from None
+    try:
+        if isinstance(value, str | Path):
+            text = str(value)
+            value = json.loads(
+                text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+            )
+        if isinstance(value, Mapping):
+            features = value.get("features") or [value]
+            value = shapely.unary_union([_unrolled(shape(item.get("geometry") or item)) for item in features])
+        else:
+            value = _unrolled(value)
+    except GeoBindError:
+        raise
+    except OSError as error:
+        raise GeoBindError(
+            f"polygon {shorten(value)} cannot be read ({error.strerror}): give GeoJSON or its file"
+        ) from None
+    except Exception as error:  # json's, shapely's and whatever a wrong nesting raises
+        raise GeoBindError(
+            f"polygon {shorten(value)} is no GeoJSON ({shorten(str(error))}): give a Polygon"
+        ) from None
+    if value.is_empty or value.geom_type not in ("Polygon", "MultiPolygon"):
+        raise GeoBindError(f"the area is an empty or open {value.geom_type}: give a Polygon or MultiPolygon")
+    return value if value.is_valid else value.buffer(0)
+
+
+def _unrolled(geometry: Any) -> Any:
+    """Longitudes of each ring without jumps of more than half a turn."""
+    import shapely
+
+    if geometry.geom_type == "MultiPolygon":
+        return shapely.unary_union([_unrolled(part) for part in geometry.geoms])
+    if geometry.geom_type != "Polygon":
+        raise GeoBindError(f"the area is a {geometry.geom_type}: give a Polygon or MultiPolygon")
+    rings = []
+    for ring in (geometry.exterior, *geometry.interiors):
+        points = np.asarray(ring.coords)[:, :2].astype(np.float64)
+        steps = np.diff(points[:, 0])
+        turns = np.concatenate([[0], np.cumsum(-360 * np.round(steps / 360))])
+        if turns[-1] != 0:
+            raise GeoBindError("the polygon goes around a pole: cut it along a meridian, or use a bbox")
+        points[:, 0] += turns
+        rings.append(points)
+    return shapely.Polygon(rings[0], rings[1:])
+
+
+def _moment(text: str) -> np.datetime64:
+    """A time at the precision it is written in, so that one unit later is the end of what it means."""
+    try:
+        moment = np.datetime64(text.strip().removesuffix("Z"))
+    except ValueError:
+        raise GeoBindError(
+            f"time {text!r}: give ISO 8601 in UTC, such as 2021, 2021-06 or 2021-06-30T12:00"
+        ) from None
+    if np.isnat(moment):
+        raise GeoBindError(f"time {text!r}: give ISO 8601 in UTC, such as 2021-06")
+    return moment
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,233 @@
+"""Search: the rows of a gallery that meet a query best, exactly or through an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from geobind.errors import GeoBindError, did_you_mean
+from geobind.gallery.filters import Filter
+from geobind.gallery.index import approximate
+from geobind.gallery.matrix import Matrix, matrix_of
+from geobind.gallery.schema import Origin
+from geobind.gallery.store import Gallery
+from geobind.retrieval.query import VECTOR, Query, Term
+from geobind.retrieval.scores import Score, score
+from geobind.space import GeoBind
+
+# float16 finds this many candidates for every result, and at least these; float32 then orders them.
+_SPARE, _LEAST = 4, 64
+# Below this share of rows kept by a filter they are gathered and compared; above, all are and the rest is masked.
+_GATHER = 0.25
+_COLUMNS = (
+    "unique_id",
+    "modality",
+    "source",
+    "centre_lat",
+    "centre_lon",
+    "timestamp",
+    "geometry",
+    "embedding",
+)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result: its score and cosine, what it is and where it lies (None where unknown)."""
+
+    score: float
+    unique_id: str
+    modality: str
+    source: str
+    latitude: float | None
+    longitude: float | None
+    timestamp: str | None
+    geometry: bytes | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the footprint."""
+        return {key: value for key, value in asdict(self).items() if key != "geometry"}
+
+
+@dataclass(frozen=True)
+class Results(Sequence[Hit]):
+    """The hits of a query, best first, and how many rows the filters kept."""
+
+    hits: list[Hit]
+    searched: int
+    scored: str = "cosine"
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.hits[position]
+
+    def to_json(self) -> str:
+        """A JSON array of hits."""
+        return json.dumps([hit.as_json() for hit in self.hits], indent=2)
+
+    def to_geojson(self) -> str:
+        """A GeoJSON FeatureCollection (RFC 7946): footprints where they are known, else points; hits without a place have none."""
+        features = [
+            {"type": "Feature", "geometry": _geometry(hit), "properties": hit.as_json() | {"rank": rank}}
+            for rank, hit in enumerate(self.hits, 1)
+        ]
+        return json.dumps({"type": "FeatureCollection", "features": features}, indent=2)
+
+
+def search(
+    space: GeoBind | None,
+    gallery: Gallery,
+    query: Query | str | ArrayLike,
+    *,
+    k: int = 10,
+    filter: Filter | None = None,
+    scored: Score = "cosine",
+    recall: float | None = None,
+    device: str | None = None,
+) -> Results:
+    """The k rows of a gallery that meet a query best.
+
+    >>> results = search(space, Gallery("africa"), '+text:"a port" -text:ships@0.5', filter=Filter(bbox=(-20, 0, 20, 20)))
+    >>> results[0].score, results[0].latitude, results[0].source
+
+    query: a `Query`, what `Query.parse` takes, or a vector (dim,), for which `space` may be None.
+    Exact by default: all rows that the filter keeps are compared. `recall` (0.5 to 1, say 0.98) asks for the
+    approximate index of `build_index` at that recall@10. `scored` is the cosine, or what
+    `geobind.retrieval.scores` makes of it for a query of one modality and a gallery of one.
+    Ties keep the order of the table. A filter that keeps nothing gives no hits.
+    Raises GeoBindError for k below 1, a query or gallery of another space, and where there is no index.
+    """
+    if k < 1:
+        raise GeoBindError(f"k is {k}: give a number of at least 1")
+    if scored not in get_args(Score):
+        raise GeoBindError(f"no score {scored!r}{did_you_mean(scored, get_args(Score))}")
+    keep = filter or Filter()
+    asked = _query(query)
+    snapshot = gallery.snapshot()
+    vectors = _query_vectors(space, snapshot, asked, device)
+    if recall is not None and len(vectors) == 1:
+        rows, searched = approximate(snapshot, vectors[0], k, keep, recall)
+    else:
+        if recall is not None:
+            raise GeoBindError(f"a query combined by {asked.combine} compares every row: leave out recall")
+        matrix = matrix_of(snapshot)
+        chosen = _chosen(snapshot, matrix, keep)
+        searched = len(matrix) if chosen is None else len(chosen)
+        rows, scores = _best(matrix, vectors, asked, chosen, k)
+    if asked.combine != "sum":
+        return Results(list(_hits(snapshot, rows, scores)), searched, asked.combine)
+    return Results(list(_rescored(space, snapshot, asked, rows, vectors[0], k, scored)), searched, scored)
+
+
+def _query(query: Query | str | ArrayLike) -> Query:
+    if isinstance(query, Query):
+        return query
+    return (
+        Query.parse(query) if isinstance(query, str) else Query([Term(VECTOR, np.asarray(query, np.float32))])
+    )
+
+
+def _query_vectors(
+    space: GeoBind | None, gallery: Gallery, query: Query, device: str | None
+) -> NDArray[np.float32]:
+    """(1, dim) for a sum, (terms, dim) otherwise. Raises GeoBindError where the gallery is of another space."""
+    if space is None:
+        if any(term.modality != VECTOR for term in query.terms):
+            raise GeoBindError(
+                "the query needs a space to be embedded with: give the one that the gallery was made with"
+            )
+        space = GeoBind(gallery.dim)
+    for modality in {term.modality for term in query.terms} - {VECTOR}:
+        gallery.check(Origin.of(space, modality), space.dim)
+    return (
+        query.vector(space, device=device)[None]
+        if query.combine == "sum"
+        else query.vectors(space, device=device)
+    )
+
+
+def _chosen(gallery: Gallery, matrix: Matrix, keep: Filter) -> NDArray[np.intp] | None:
+    """Positions in the matrix that the filter keeps; None for all."""
+    mask = keep.inside(matrix.latitude, matrix.longitude) if keep.spatial else None
+    condition = keep.sql()
+    if condition is not None:
+        found = [
+            batch["_rowid"].to_numpy()
+            for batch in gallery.batches(["unique_id"], where=condition, row_ids=True)
+        ]
+        ids = np.isin(matrix.rows, np.concatenate(found) if found else np.zeros(0, np.uint64))
+        mask = ids if mask is None else mask & ids
+    return None if mask is None else np.flatnonzero(mask)
+
+
+def _best(
+    matrix: Matrix, vectors: NDArray[np.float32], query: Query, chosen: NDArray[np.intp] | None, k: int
+) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """Lance row ids and scores of the best candidates: k of a conjunction, some more of a sum."""
+    n = len(matrix) if chosen is None else len(chosen)
+    if n == 0:
+        return np.zeros(0, np.uint64), np.zeros(0, np.float32)
+    gather = chosen is not None and n < _GATHER * len(matrix)
+    rows = torch.from_numpy(matrix.vectors[chosen] if gather else matrix.vectors)
+    cosines = (rows @ torch.from_numpy(vectors).half().T).T.float().numpy()  # (terms, rows)
+    if chosen is not None and not gather:
+        cosines = cosines[:, chosen]
+    scores = cosines[0] if query.combine == "sum" else query.conjunction(cosines)
+    count = min(n, max(_SPARE * k, _LEAST) if query.combine == "sum" else k)
+    top = np.argpartition(-scores, count - 1)[:count]
+    top = np.sort(top)[np.argsort(-scores[np.sort(top)], kind="stable")]
+    return matrix.rows[top if chosen is None else chosen[top]], scores[top]
+
+
+def _rescored(
+    space: GeoBind | None, gallery: Gallery, query: Query, rows: NDArray[np.uint64], vector: NDArray[np.float32],
+    k: int, scored: Score,
+) -> Iterator[Hit]:  # fmt: skip
+    """The k best of some candidates, by the vectors of the table."""
+    if len(rows) == 0:
+        return
+    found = gallery.take(rows, ["embedding", "modality"])
+    table = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+    cosines = table @ vector
+    order = np.argsort(-cosines, kind="stable")[:k]
+    scores = cosines[order]
+    if scored != "cosine":
+        modalities = {found["modality"][int(i)].as_py() for i in order} | {
+            term.modality for term in query.terms
+        }
+        if space is None or len(query.terms) != 1 or len(modalities) > 2:
+            raise GeoBindError(
+                f"{scored} is of a query of one value and a gallery of one modality: use cosine, or filter by modality"
+            )
+        between = (query.terms[0].modality, found["modality"][int(order[0])].as_py())
+        scores = score(space, between, scores, scored)
+    yield from _hits(gallery, rows[order], scores)
+
+
+def _hits(gallery: Gallery, rows: NDArray[np.uint64], scores: NDArray[np.float32]) -> Iterator[Hit]:
+    if len(rows) == 0:
+        return
+    for value, row in zip(scores.tolist(), gallery.take(rows, _COLUMNS[:-1]).to_pylist(), strict=True):
+        yield Hit(
+            score=value, unique_id=row["unique_id"], modality=row["modality"], source=row["source"],
+            latitude=row["centre_lat"], longitude=row["centre_lon"], timestamp=row["timestamp"],
+            geometry=row["geometry"],
+        )  # fmt: skip
+
+
+def _geometry(hit: Hit) -> dict[str, Any] | None:
+    if hit.geometry is not None:
+        import shapely
+
+        return json.loads(shapely.to_geojson(shapely.from_wkb(hit.geometry)))
+    if hit.latitude is None or hit.longitude is None:
+        return None
+    return {"type": "Point", "coordinates": [hit.longitude, hit.latitude]}
