@@ -282,17 +282,6 @@ class Pairs(Sequence[dict[str, Any]]):
         """(n,) label of each row's group, None where it has none."""
         return self._groups.to_numpy(zero_copy_only=False)
 
-    @property
-    def locations(self) -> NDArray[np.float64]:
-        """(n, 2) latitude, longitude of each row in degrees WGS84, NaN where it has none."""
-        column = self._columns.get("location")
-        return column.degrees if isinstance(column, Locations) else np.full((len(self), 2), np.nan)
-
-    @property
-    def times(self) -> NDArray[np.datetime64]:
-        """(n,) moment of each row in UTC, NaT where it has none."""
-        return np.full(len(self), "NaT", "datetime64[us]") if self._times is None else self._times
-
     def keys(self, modality: str) -> NDArray[np.object_]:
         """(n,) identity of each row's value: the path as in the table, the caption, the key of the feature,
         or a digest of what is in memory; None where the row lacks it."""

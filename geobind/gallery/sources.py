@@ -158,11 +158,16 @@ class _Table:
         ids: list[str] | None = None,
     ) -> None:
         self.modality, self.pairs = modality, pairs
-        keys = pairs.keys(modality) if ids is None else ids
+        self.places = np.full((len(pairs), 2), np.nan)
+        if "location" in pairs.modalities:
+            positions = pairs.keys("location")
+            known = np.flatnonzero([position is not None for position in positions])
+            self.places[known] = [tuple(map(float, positions[row].split(","))) for row in known]
+        keys: Sequence[str | None] = pairs.keys(modality).tolist() if ids is None else ids
         if root is not None and ids is None:
-            self.sources = [None if key is None else str(root / key) for key in keys]
+            self.sources: list[str | None] = [None if key is None else str(root / key) for key in keys]
         elif modality in ("text", "location"):
-            self.sources = list(keys)
+            self.sources = [*keys]
         else:
             self.sources = [None if key is None else f"{name}#{key}" for key in keys]
 
@@ -175,7 +180,7 @@ class _Table:
     def known(self, positions: Sequence[int]) -> Known:
         rows = np.asarray(positions)
         sources = [self.sources[row] or "" for row in rows]
-        return Known(sources, self.pairs.locations[rows], self.pairs.times[rows])
+        return Known(sources, self.places[rows], None if self.pairs.times is None else self.pairs.times[rows])
 
 
 class _Raster:
