@@ -5,6 +5,7 @@ On replicas of the data's layouts, with towers of the same kinds and options but
 * every stage moves its learners and nothing else, with the published optimiser, losses and negatives;
 * the space is evaluated as the recipe says, in both directions, under both protocols;
 * with their real architectures, every option is one that the towers take;
+* what the paper prints stands in geobind.yaml, and geobind-plus.yaml tells no query its answer;
 * each value that a recipe sets has a source beside it.
 """
 
@@ -47,6 +48,35 @@ def test_it_runs_from_end_to_end(name, bound, data, weights):
         assert 0 <= row["recall@10"] <= 1
         assert row["split"] == "test"
         assert row["gallery_size"] >= 2
+
+
+def test_geobind_is_what_the_paper_prints():
+    recipe = Recipe.load(RECIPES / "geobind.yaml")
+    first, second = recipe.stages
+    assert (first.moving, first.frozen, second.moving, second.frozen) == (
+        ["satellite"],
+        ["image"],
+        ["audio"],
+        ["satellite"],
+    )
+    assert [stage.links[0].loss for stage in recipe.stages] == ["infonce", "symmetric"]  # eq. 1; eq. 2 to 4
+    assert recipe.towers["satellite"].model_extra["augment"]["num_ops"] == 3
+    for stage in recipe.stages:
+        assert (stage.lr, stage.betas, stage.schedule) == (5e-5, (0.9, 0.98), "cosine_restarts")
+        assert (stage.links[0].temperature, stage.links[0].learn_temperature) == (0.07, True)
+    assert [evaluation.sample for evaluation in recipe.evaluations] == [10_000, None]
+    assert recipe.baseline == {"satellite": "image"}
+
+
+def test_geobind_plus_tells_no_query_its_answer():
+    """Tiles are told their position, so that a position must not be asked of them; no column is of the target."""
+    recipe = Recipe.load(RECIPES / "geobind-plus.yaml")
+    assert recipe.towers["satellite"].model_extra["condition"]
+    asked = [set(e.between) for e in recipe.evaluations] + [
+        set(link.pair) for s in recipe.stages for link in s.links
+    ]
+    assert {"satellite", "location"} not in asked
+    assert all(pairs.columns is None for pairs in recipe.pairs.values())
 
 
 @pytest.mark.parametrize("loss", ["triplet", "batch_triplet"])
