@@ -29,8 +29,8 @@ class Stored:
         if is_url(self.source):
             return read_url(self.source, self.offset, self.size, self.total)
         try:
-            with open(self.source, "rb") as file:
-                found = file.seek(0, os.SEEK_END)
+            with open(self.source, "rb", buffering=0) as file:
+                found = os.fstat(file.fileno()).st_size
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
