@@ -70,7 +70,11 @@ def learn(tower) -> dict[str, torch.Tensor]:
         24, [tower, build_tower("vector", modality="season", dim=24, width=24, standardize=False)]
     )
     season = np.random.default_rng(1).normal(size=(6, 24)).astype(np.float32)
-    pairs = Pairs.from_columns({tower.modality: values(tower.modality), "season": season}, place=np.arange(6))
+    pairs = Pairs.from_columns(
+        {tower.modality: values(tower.modality), "season": season},
+        place=np.arange(6),
+        datetime=["2021-05-30"] * 6,
+    )
     before = {key: value.clone() for key, value in tower.state_dict().items()}
     stage = Stage(
         learner=tower.modality, target="season", pairs=pairs, epochs=1, batch_size=3, lr=1e-2, validation=0
