@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def towers(tmp_path):
         build_tower("clap", modality="text", dim=DIM, weights=clap),
         fixed,
         build_tower("hf", modality="satellite", dim=DIM, config={"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}),
+        build_tower("satmae", modality="satellite", dim=DIM, config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32}, classes=40, head="linear"),
         build_tower("location", modality="location", dim=DIM),
         build_tower("vector", modality="environment", dim=DIM, width=5, standardize=False),
         build_tower("small", modality="satellite", dim=DIM),
@@ -115,4 +117,11 @@ def test_a_tower_that_tracing_cannot_record_is_refused(tmp_path):
     ) as caught:
         export_onnx(GeoBind(4, [Undecided()]), tmp_path / "out")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_onnxruntime_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(GeoBindError, match=r'pip install "geobind\[onnx\]"'):
+        export_onnx(vector_space("satellite"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
