@@ -30,29 +30,13 @@ DEPENDENCIES = (
 EXTRAS = {
     "adapters": ("peft",),
     "demo": ("basemap-data",),
-    "gallery": (
-        "geopandas",
-        "lancedb",
-        "shapely",
-    ),
-    "geo": (
-        "odc-stac",
-        "pyproj",
-        "pystac-client",
-        "rasterio",
-        "rio-cogeo",
-        "shapely",
-        "xarray",
-    ),
+    "gallery": ("geopandas", "lancedb", "shapely"),
+    "geo": ("odc-stac", "pyproj", "pystac-client", "rasterio", "rio-cogeo", "shapely", "xarray"),
     "hub": ("datasets",),
-    "onnx": (
-        "onnx",
-        "onnxruntime",
-        "onnxscript",
-    ),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "ray": ("ray",),
     "tasks": ("scikit-learn",),
-}
+}  # fmt: skip
 
 # Licences of published weights by the beginning of their Hub id, as their authors give them.
 _WEIGHTS_LICENCES = {

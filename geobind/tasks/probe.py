@@ -91,23 +91,23 @@ def probe(
     k and C are chosen on the split "val", else on a fifth of the training places, then all are trained
     on; `test` is read once. `baselines` are other spaces by name, probed likewise.
 
-    Raises GeoBindError for a missing split, no labels, classes to test that have no training row, and
-    where scikit-learn is missing.
+    Raises GeoBindError, before anything is embedded, for a missing split, no labels, classes to test that
+    have no training row, and where scikit-learn is missing.
     """
     _require_sklearn()
     labelled = _labelled(pairs, modality)
+    names, numbers = np.unique(labelled.groups.astype(str), return_inverse=True)
+    parts = _parts(labelled, test, seed)
+    unknown = np.setdiff1d(numbers[parts[2]], numbers[parts[0]])
+    if len(unknown):
+        raise GeoBindError(
+            f"the class {names[unknown[0]].item()!r} is tested, but has no training row: add some, or leave it out"
+        )
     spaces = {"space": space, **(baselines or {})}
     found = [_embed(some, labelled, modality, device, progress) for some in spaces.values()]
     readable = np.logical_and.reduce([np.isfinite(vectors).all(1) for vectors in found])
-    kept = labelled.subset(readable)
-    found = [vectors[readable] for vectors in found]
-    names, numbers = np.unique(kept.groups.astype(str), return_inverse=True)
-    train, chosen_on, tested = _parts(kept, test, seed)
-    unknown = np.setdiff1d(numbers[tested], numbers[train])
-    if len(unknown):
-        raise GeoBindError(
-            f"the class {names[unknown[0]].item()!r} is tested, but has no training row: add some"
-        )
+    found, numbers = [vectors[readable] for vectors in found], numbers[readable]
+    train, chosen_on, tested = (part[readable] for part in parts)
 
     truth, rows = numbers[tested], []
 
