@@ -25,6 +25,9 @@ _PUBLIC = {
     "calibrate": "geobind.retrieval.scores",
     "classify": "geobind.tasks.zero_shot",
     "probe": "geobind.tasks.probe",
+    "map": "geobind.mapping.run",
+    "write_map": "geobind.mapping.run",
+    "read_map": "geobind.mapping.geotiff",
     "Recipe": "geobind.recipe",
     "Tower": "geobind.towers.base",
     "Processor": "geobind.towers.base",
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from geobind.interop.hub import push_to_hub
     from geobind.interop.importing import import_checkpoint
     from geobind.interop.onnx import export_onnx
+    from geobind.mapping.geotiff import read_map
+    from geobind.mapping.run import map, write_map
     from geobind.recipe import Recipe
     from geobind.retrieval.evaluation import Evaluation, evaluate
     from geobind.retrieval.query import Query, Term

@@ -1,0 +1,1 @@
+"""Maps of a query: areas, imagery sources, cells, and georeferenced files of how well each cell fits."""
