@@ -17,7 +17,7 @@ from geobind.media.windows import Bounds, RasterFile
 
 EARTH = "earth"
 _VALID = 0.5  # share of a tile that has to be there
-_KINDS = "a raster (.tif, .vrt), a folder of located tiles, or `earth`"
+_KINDS = "a raster (.tif, .vrt), a folder of located tiles, an XYZ template with {z}/{x}/{y}, or `earth`"
 
 
 class NoImagery(MediaError):
@@ -200,9 +200,9 @@ def open_imagery(
     stretch: tuple[float, float] | None = None,
     attribution: str = "",
 ) -> Imagery:
-    """The imagery that a path or the word `earth` names.
+    """The imagery that a path, an XYZ template or the word `earth` names.
 
-    >>> open_imagery("scene.tif"), open_imagery("tiles/"), open_imagery("earth")
+    >>> open_imagery("scene.tif"), open_imagery("tiles/"), open_imagery("https://host/{z}/{x}/{y}.png")
 
     `bands`, `stretch` are of rasters. Raises GeoBindError for anything else.
     """
@@ -211,6 +211,10 @@ def open_imagery(
     text = str(source)
     if text == EARTH:
         return EarthImagery()
+    if "{" in text or text.startswith(("http://", "https://")):
+        from geobind.mapping.xyz import XYZ
+
+        return XYZ(text, attribution=attribution)
     path = Path(text)
     if path.is_dir():
         return TileFolder(path)
