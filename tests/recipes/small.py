@@ -42,8 +42,6 @@ def small(name: str, data: Path, weights: Path) -> dict[str, Any]:
         changes |= {f"stages.{number}.epochs": 1, f"stages.{number}.batch_size": 8}
         if stage.get("validation"):  # of 20 places, not of millions
             changes[f"stages.{number}.validation"] = 0.2
-        if stage.get("precision") == "fp16":  # which a CPU has not
-            changes[f"stages.{number}.precision"] = "fp32"
     for number, evaluation in enumerate(content["evaluations"]):
         if "sample" in evaluation:
             changes[f"evaluations.{number}.sample"] = 8
