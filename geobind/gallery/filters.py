@@ -65,18 +65,14 @@ class Filter:
         return " AND ".join(parts) or None
 
     def box_sql(self) -> str | None:
-        """The area's bounding box as a condition on the centre; None where there is no area."""
-        boxes = [tuple(self.bbox)] if self.bbox is not None else []
-        if self.polygon is not None:
-            west, south, east, north = self.polygon.bounds
-            whole = east - west >= 360 or west < -180 or east > 180
-            boxes.append((-180.0, south, 180.0, north) if whole else (west, south, east, north))
-        parts = []
-        for west, south, east, north in boxes:
-            joined = "AND" if west <= east else "OR"
-            parts.append(f"(centre_lon >= {west} {joined} centre_lon <= {east})")
-            parts.append(f"centre_lat BETWEEN {south} AND {north}")
-        return " AND ".join(parts) or None
+        """The bounding box as a condition on the centre; None where there is none."""
+        if self.bbox is None:
+            return None
+        west, south, east, north = self.bbox
+        joined = "AND" if west <= east else "OR"
+        return (
+            f"(centre_lon >= {west} {joined} centre_lon <= {east}) AND centre_lat BETWEEN {south} AND {north}"
+        )
 
     @property
     def spatial(self) -> bool:

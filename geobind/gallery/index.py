@@ -70,9 +70,6 @@ def approximate(
     # Neighbours that pass a filter lie in more partitions than the nearest ones do.
     wanted = (enough[0] if enough else probes[-1]) * (4 if conditions else 1)
     rows = _ask(gallery, vector, max(2 * k, 20), wanted, " AND ".join(conditions) or None)
-    if keep.polygon is not None and len(rows):
-        places = gallery.take(rows, ["centre_lat", "centre_lon"])
-        rows = rows[keep.inside(*(places[name].to_numpy() for name in ("centre_lat", "centre_lon")))]
     return rows, len(gallery)
 
 
@@ -83,7 +80,7 @@ def _ask(
     if condition is not None:
         query = query.where(condition, prefilter=True)
     found = (
-        query.select(["unique_id"])
+        query.select(["unique_id", "_distance"])
         .with_row_id(True)
         .nprobes(probes)
         .refine_factor(REFINE)

@@ -100,7 +100,7 @@ def search(
 
     query: a `Query`, what `Query.parse` takes, or a vector (dim,), for which `space` may be None.
     Exact by default: all rows that the filter keeps are compared. `recall` (0.5 to 1, say 0.98) asks for the
-    approximate index of `build_index` at that recall@10. `scored` is the cosine, or what
+    approximate index of `build_index` at that recall@10 (polygons are searched exactly all the same). `scored` is the cosine, or what
     `geobind.retrieval.scores` makes of it for a query of one modality and a gallery of one.
     Ties keep the order of the table. A filter that keeps nothing gives no hits.
     Raises GeoBindError for k below 1, a query or gallery of another space, and where there is no index.
@@ -113,10 +113,10 @@ def search(
     asked = _query(query)
     snapshot = gallery.snapshot()
     vectors = _query_vectors(space, snapshot, asked, device)
-    if recall is not None and len(vectors) == 1:
+    if recall is not None and len(vectors) == 1 and keep.polygon is None:
         rows, searched = approximate(snapshot, vectors[0], k, keep, recall)
     else:
-        if recall is not None:
+        if recall is not None and len(vectors) > 1:
             raise GeoBindError(f"a query combined by {asked.combine} compares every row: leave out recall")
         matrix = matrix_of(snapshot)
         chosen = _chosen(snapshot, matrix, keep)

@@ -155,6 +155,8 @@ class Query:
             return prompt_vectors(space, [value], self.templates, modality=term.modality, device=device)[0]
         if isinstance(value, str) and takes in ("location", "vector"):
             value = _numbers(value, term.modality)
+        elif isinstance(value, str) and takes == "file":
+            value = Path(value)
         return space.embed(term.modality, [value], device=device)[0]
 
 
