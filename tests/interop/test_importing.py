@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from geobind import GeoBind, GeoBindError, GeoBindWarning, import_checkpoint
 from tests.interop import published
-from tests.models import save_clap_tokenizer
+from tests.models import CLAP_CONFIG, save_clap_tokenizer
 
 SMALL = {
     "width": 128,
@@ -152,6 +152,20 @@ def test_geoclap(tmp_path):
         expected = audio(input_features=mel["mel"], is_longer=mel["longer"][:, None]).audio_embeds
         close(space.embed("audio", sounds), expected)
         close(space.embed("text", ["rain on a tent"]), text(input_ids=batch).text_embeds)
+
+
+def test_geoclap_on_frozen_embeddings_takes_sound_and_text_from_its_target(tmp_path):
+    from transformers import ClapConfig, ClapModel
+
+    state = published.geoclap_state(torch.nn.Identity(), torch.nn.Identity())
+    file = published.save_lightning(tmp_path / "geoclap.ckpt", state)
+    refuses(tmp_path, "holds no audio and no text tower.*--target laion", file, "geoclap")
+    config = {**CLAP_CONFIG, "projection_dim": 512}
+    ClapModel(ClapConfig(**config)).save_pretrained(tmp_path / "clap")
+    save_clap_tokenizer(tmp_path / "clap")
+    space = import_checkpoint(file, "geoclap", tmp_path / "out", target=tmp_path / "clap")
+    assert space.modalities == ["audio", "satellite", "text"]
+    assert all(space.comparable("satellite", other) for other in ("audio", "text"))
 
 
 def clip_vision(seed: int, **config: int) -> torch.nn.Module:
