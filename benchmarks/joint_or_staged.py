@@ -35,7 +35,8 @@ TABLES = {"text": "captions", "audio": "sounds", "image": "photos"}
 HELD_OUT = 0.15  # of the tiles, and of the sounds and photos, of the train split
 T_95 = {5: 2.776, 4: 3.182, 3: 4.303, 2: 12.71}  # Student's t, two-sided, of n - 1 degrees of freedom
 
-Rows = dict[str, list[dict[str, str]]]
+Rows = dict[str, list[dict[str, str]]]  # of each table
+Results = dict[str, dict[str, dict[str, float]]]  # by variant/seed, judging part, direction
 
 # (query, gallery), metric: what is right for captions is the tile they describe, else the group.
 COLUMNS = {
@@ -56,6 +57,17 @@ VARIANTS = (
     "joint, satellite links, complete rows",
     "joint, all links, complete rows",
     "joint, all links, text learns, complete rows",
+)
+
+# (variant, beside which other): differences by seed, as the parts of a seed are the same for all.
+DIFFERENCES = (
+    ("staged", "staged, complete rows"),
+    ("joint, satellite links, complete rows", "staged, complete rows"),
+    ("joint, all links, complete rows", "staged, complete rows"),
+    ("joint, all links, text learns, complete rows", "staged, complete rows"),
+    ("staged, 1,000 extra negatives", "staged"),
+    ("staged, masked positives", "staged"),
+    ("staged, captions of a tile together", "staged"),
 )
 
 
@@ -176,24 +188,26 @@ def judge(space: GeoBind, sample: Sample, rows: Rows) -> dict[str, float]:
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def cell(values: list[float]) -> str:
+def cell(values: np.ndarray, sign: str = "") -> str:
     """Mean and half the width of its 95 % interval over seeds (Student's t)."""
     half = T_95[len(values)] * np.std(values, ddof=1) / math.sqrt(len(values))
-    return f"{np.mean(values):.3f} ± {half:.3f}"
+    return f"{np.mean(values):{sign}.3f} ± {half:.3f}"
 
 
-def table(results: dict[str, dict[str, dict[str, float]]], part: str, seeds: int) -> str:
-    """A row a variant, a column a direction."""
+def table(results: Results, part: str, seeds: int) -> str:
+    """A row a variant and a column a direction, then a row a difference (variant less the other)."""
     names = [" > ".join(pair) for pair in COLUMNS]
-    lines = [
-        "| "
-        + " | ".join(["", *(f"{name}, {COLUMNS[pair]}" for pair, name in zip(COLUMNS, names, strict=True))])
-        + " |",
-        "|---" * (len(names) + 1) + "|",
-    ]
+    columns = [f"{name}, {metric}" for name, metric in zip(names, COLUMNS.values(), strict=True)]
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+
+    def figures(variant: str, name: str) -> np.ndarray:
+        return np.array([results[f"{variant}/{seed}"][part][name] for seed in range(seeds)])
+
     for variant in VARIANTS:
-        runs = [results[f"{variant}/{seed}"][part] for seed in range(seeds)]
-        lines.append("| " + " | ".join([variant, *(cell([r[name] for r in runs]) for name in names)]) + " |")
+        lines.append(f"| {variant} | {' | '.join(cell(figures(variant, name)) for name in names)} |")
+    for one, other in DIFFERENCES:
+        cells = [cell(figures(one, name) - figures(other, name), "+") for name in names]
+        lines.append(f"| *{one}, less {other}* | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
