@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,7 @@ from PIL import Image
 from geobind.data.earth.attributes import NAMES, WATER
 from geobind.data.earth.world import EARTH_KM, unit_vectors
 from geobind.errors import GeoBindError
+from geobind.mapping.coast import coastlines
 from geobind.storage import writing
 
 if TYPE_CHECKING:
@@ -367,14 +368,8 @@ def _project(raster: NDArray[np.float64], width: int = 1400) -> NDArray[np.float
 
 
 def _coastlines(world: World) -> list[NDArray]:
-    """The shores, projected: where the distance to the coast changes its sign."""
-    from contourpy import LineType, contour_generator
-
-    grid = Grid.of(0.25)
-    km = world.coast_distance(grid.latitude, grid.longitude).reshape(grid.shape)
-    axes = grid.longitude[: grid.shape[1]], grid.latitude[:: grid.shape[1]]
-    lines = cast("list[NDArray]", contour_generator(*axes, km, line_type=LineType.Separate).lines(0))
-    return [np.column_stack(equal_earth(line[:, 1], line[:, 0])) for line in lines if len(line) > 8]
+    """The shores, projected."""
+    return [np.column_stack(equal_earth(line[:, 1], line[:, 0])) for line in coastlines(world)]
 
 
 def _graticule() -> list[NDArray]:

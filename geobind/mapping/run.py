@@ -310,14 +310,14 @@ def _named(query: Queries) -> dict[str, Query]:
         several = [query] if isinstance(query, str | Query) else list(query)
         given = {}
         for one in several:
-            name = one if isinstance(one, str) else ", ".join(map_term(t) for t in one.terms)
+            name = one if isinstance(one, str) else ", ".join(_term_name(t) for t in one.terms)
             given[name if name not in given else f"{name} ({len(given) + 1})"] = one
     if not given:
         raise GeoBindError("a map needs a query: give a text, such as 'a beach with palms'")
     return {name: Query.parse(one) if isinstance(one, str) else one for name, one in given.items()}
 
 
-def map_term(term: Term) -> str:
+def _term_name(term: Term) -> str:
     """A term as the name of a band says it."""
     value = Path(term.value).name if term.modality != "text" and isinstance(term.value, str) else term.value
     sign = "-" if term.weight < 0 else ""

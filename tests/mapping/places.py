@@ -10,7 +10,7 @@ import torch
 from rasterio.transform import Affine
 
 from geobind import GeoBind, Query, Term, Tower, register
-from geobind.mapping.area import DEGREES, project
+from geobind.mapping.area import DEGREES
 from geobind.mapping.imagery import Imagery, NoImagery
 from geobind.media.images import ImageTransform
 from geobind.towers.pixels import PixelProcessor
@@ -79,9 +79,3 @@ class Spy(Imagery):
             raise NoImagery("a hole")
         colour = [(latitude * 37) % 1 * 200, (longitude * 53) % 1 * 200, 50]
         return np.full((pixels, pixels, 3), colour, np.uint8)
-
-
-def degrees(x, y, crs):
-    """Latitude and longitude of points, by another way than the package's: without its wrapping."""
-    longitude, latitude = project(x, y, crs, DEGREES)
-    return latitude, longitude
