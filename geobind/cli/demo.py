@@ -31,5 +31,5 @@ def demo(
             print(f"Earth of {places:,} places written to {export}; README.md there explains it")
             return
         results = run_demo(out, places=places, seed=seed)
-    print_tables([*results.report.tables(), *summary_tables(results)])
+    print_tables(summary_tables(results))
     print(f"Written: {out}/report.html, maps.png, metrics.json, metrics.md; {out}/space is the space")

@@ -33,8 +33,12 @@ SENTENCES = {
     "urban": "near a large city",
 }
 TEXTS = ("a tropical rainforest", "sand dunes", "an icy waste", "farmland with villages", "a rocky coast")
-SURF = Scene(cover=a.SHRUBLAND, relief=a.FLAT, coast=1, climate=a.TEMPERATE, settlement=a.NO_SETTLEMENT)
-INSECTS = Scene(cover=a.SAVANNA, relief=a.FLAT, coast=0, climate=a.TROPICAL, settlement=a.NO_SETTLEMENT)
+SURF = Scene(
+    cover=a.SHRUBLAND, relief=a.FLAT, coast=1, climate=a.TEMPERATE, settlement=a.NO_SETTLEMENT, tone=a.OLIVE
+)
+INSECTS = Scene(
+    cover=a.SAVANNA, relief=a.FLAT, coast=0, climate=a.TROPICAL, settlement=a.NO_SETTLEMENT, tone=a.OLIVE
+)
 _RENDERINGS = 8  # of a sound that asks: its mean says what they have in common
 
 

@@ -24,6 +24,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "coast": ("inland", "coast"),
     "climate": ("polar", "cold", "temperate", "dry", "tropical"),
     "settlement": ("none", "village", "town", "city"),
+    "tone": (
+        "dark green", "olive", "drab", "brown", "ochre", "tan", "sand", "grey", "white", "dark blue", "bright blue",
+    ),
 }  # fmt: skip
 FIELDS = tuple(NAMES)
 (
@@ -33,6 +36,7 @@ FIELDS = tuple(NAMES)
 FLAT, HILLY, MOUNTAINOUS = range(3)
 POLAR, COLD, TEMPERATE, DRY, TROPICAL = range(5)
 NO_SETTLEMENT, VILLAGE, TOWN, CITY = range(4)
+DARK_GREEN, OLIVE, DRAB, BROWN, OCHRE, TAN, SAND, GREY, WHITE, DARK_BLUE, BRIGHT_BLUE = range(11)
 
 _VISIBLE = {
     "satellite": FIELDS,
@@ -47,6 +51,12 @@ PERMAFROST_C = -8.0  # annual mean: under it the ground is frozen throughout, an
 COAST_KM = 20.0  # a coast is nearer than this, from either side
 HILLY_M, MOUNTAINOUS_M = 60.0, 250.0  # local standard deviation of the elevation
 POPULATION = (500, 10_000, 100_000)  # least inhabitants of a village, a town, a city
+# The colour of each tone in the Blue Marble (0 to 255): about the centres of ten clusters of its land, and
+# two shades of sea.
+TONES = (
+    (24, 36, 10), (42, 50, 21), (67, 66, 38), (95, 81, 52), (125, 103, 69), (150, 130, 102), (184, 158, 124),
+    (170, 172, 170), (246, 249, 251), (4, 8, 28), (16, 42, 88),
+)  # fmt: skip
 
 
 def visible(modality: str) -> tuple[str, ...]:
@@ -74,6 +84,7 @@ class Scene(NamedTuple):
     coast: int
     climate: int
     settlement: int
+    tone: int
 
     def named(self) -> dict[str, str]:
         """Field to the name of its value: {'cover': 'desert', 'relief': 'flat', ...}."""
@@ -90,12 +101,13 @@ class Attributes:
     * `coast`: 1 within 20 km of a seashore, from either side.
     * `climate`: main groups of Köppen and Geiger; `dry` includes cold deserts.
     * `settlement`: the largest one of the quarter-degree cell; none on water and ice, a city where urban.
+    * `tone`: the real colour of the ground, seen from space: the nearest of `TONES`; blues at sea only.
 
     >>> attributes = Attributes.at(World.load(), [23.5, 48.86], [12.0, 2.35])
     >>> attributes.names("cover")
     ['desert', 'urban']
     >>> attributes.scene(0)
-    Scene(cover=2, relief=0, coast=0, climate=3, settlement=0)
+    Scene(cover=2, relief=0, coast=0, climate=3, settlement=0, tone=6)
     """
 
     cover: NDArray[np.int8]
@@ -103,6 +115,7 @@ class Attributes:
     coast: NDArray[np.int8]
     climate: NDArray[np.int8]
     settlement: NDArray[np.int8]
+    tone: NDArray[np.int8]
 
     @classmethod
     def at(cls, world: World, latitude: ArrayLike, longitude: ArrayLike) -> Attributes:
@@ -124,6 +137,7 @@ class Attributes:
             coast=np.abs(world.coast_distance(latitude, longitude)) < COAST_KM,
             climate=climate,
             settlement=np.where(water | (cover == ICE), NO_SETTLEMENT, settlement),
+            tone=nearest_tone(world.ground_colour(latitude, longitude), water),
         )
 
     @classmethod
@@ -159,6 +173,13 @@ class Attributes:
         for name in fields:
             code = code * len(NAMES[name]) + getattr(self, name)
         return code
+
+
+def nearest_tone(colour: NDArray[np.floating], water: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Values of `tone` for colours (n, 3) of 0 to 255: the nearest of the blues at sea, of the others on land."""
+    distance = ((colour[:, None, :] - np.array(TONES)) ** 2).sum(-1)
+    blue = np.arange(len(TONES)) >= DARK_BLUE
+    return np.where(blue == water[:, None], distance, np.inf).argmin(1)
 
 
 def koppen(

@@ -74,6 +74,10 @@ _LEAVES: dict[int, RGB] = {
 }
 FORESTS = (a.RAINFOREST, a.CONIFER_FOREST, a.BROADLEAF_FOREST)  # forests that hide what stands behind them
 
+# How far the ground, leaves and water take on the real colour of the place, as it looks in daylight
+_TONE_SHARE = 0.6
+_DAYLIGHT = 0.6  # power that lifts the dark colours of the Blue Marble
+
 # Relief: where the horizon lies, lower where mountains need room above it
 _HORIZON: dict[int, tuple[float, float]] = {
     a.FLAT: (0.38, 0.54),
@@ -140,6 +144,12 @@ class Canvas:
             self.leaf = self.leaf + np.float32(0.25) * (self.colour(_LEAF[scene.climate]) - self.leaf)
         self.white = self.colour((0.93, 0.95, 0.98), 0.02)
         self.sea = self.colour(_SEA[scene.climate], 0.04)
+        tone = (np.asarray(a.TONES[scene.tone], np.float32) / 255) ** np.float32(_DAYLIGHT)
+        if scene.cover == a.WATER:
+            self.sea = self.sea + np.float32(_TONE_SHARE) * (tone - self.sea)
+        self.earth = self.earth + np.float32(_TONE_SHARE) * (tone - self.earth)
+        if scene.tone not in (a.GREY, a.WHITE):  # leaves are never as pale as snow or salt
+            self.leaf = self.leaf + np.float32(_TONE_SHARE / 2) * (tone - self.leaf)
         self.air = self.white
         self.land = self.horizon
         self.left = self.draw(0, 1) < 0.5

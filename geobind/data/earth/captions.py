@@ -109,10 +109,24 @@ SETTLEMENT: dict[int, tuple[str, ...]] = {
     a.TOWN: ("with a town", "with small towns", "near a town", "around a market town"),
     a.CITY: ("with a city", "near a large city", "at the edge of a city", "around a busy city"),
 }
+# The real colour of the ground, or of the water.
+TONE: dict[int, tuple[str, ...]] = {
+    a.DARK_GREEN: ("dark green all over", "in deep green", "of the darkest green"),
+    a.OLIVE: ("in olive green", "olive in colour", "of an olive tone"),
+    a.DRAB: ("green and brown in turn", "in drab colours", "of a drab green"),
+    a.BROWN: ("on brown earth", "brown all over", "with brown soil"),
+    a.OCHRE: ("on ochre soil", "ochre in colour", "with ochre earth"),
+    a.TAN: ("on tan ground", "tan in colour", "with light brown ground"),
+    a.SAND: ("on pale ground", "pale yellow all over", "bright with pale soil"),
+    a.GREY: ("on grey ground", "grey all over", "of a grey tone"),
+    a.WHITE: ("on white ground", "white all over", "of a pure white"),
+    a.DARK_BLUE: ("in dark blue", "almost black", "of the deepest blue"),
+    a.BRIGHT_BLUE: ("in bright blue", "in light blue", "of a clear blue"),
+}
 _OPENINGS = ("", "", "", "", "a view of ", "a photo of ", "here is ", "you see ", "a place with ")
 
 # How often a caption mentions a field; seldom what goes without saying.
-_OFTEN = {"relief": 0.6, "climate": 0.5, "settlement": 0.75}
+_OFTEN = {"relief": 0.6, "climate": 0.5, "settlement": 0.75, "tone": 0.6}
 _SELDOM = 0.2
 
 
@@ -185,6 +199,9 @@ def _caption(scene: Scene, rng: np.random.Generator) -> Caption:
     if not water and draw[4] < (_OFTEN["settlement"] if scene.settlement else _SELDOM):
         parts.append(pick(SETTLEMENT[scene.settlement]))
         mentions.add("settlement")
+    if draw[6] < _OFTEN["tone"]:
+        parts.append(pick(TONE[scene.tone]))
+        mentions.add("tone")
     cover = pick(COVER[scene.cover])
     order = rng.permutation(len(parts)).tolist()
     tail = [parts[place] for place in order]

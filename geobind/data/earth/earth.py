@@ -31,7 +31,7 @@ from geobind.data.earth.world import IGBP, SOURCES, World, blue_marble
 from geobind.errors import GeoBindError
 from geobind.storage import read_json, write_text, writing
 
-VERSION = 1  # to be raised whenever the same seed would give other files
+VERSION = 2  # to be raised whenever the same seed would give other files
 MARKER = "earth.json"
 ENVIRONMENT = (
     "temperature", "coldest", "warmest", "rain", "summer_rain", "elevation", "elevation_spread",

@@ -133,7 +133,7 @@ def layers(scene: Scene) -> Layers:
     A layer that two attributes bring is likelier than from either and as loud as the louder one. Animals
     are rarer where it is cold, insects are missing there.
 
-    >>> layers(Scene(cover=WATER, relief=FLAT, coast=0, climate=TEMPERATE, settlement=NO_SETTLEMENT))
+    >>> layers(Scene(cover=WATER, relief=FLAT, coast=0, climate=TEMPERATE, settlement=NO_SETTLEMENT, tone=DARK_BLUE))
     {'swell': (1.0, 0.3), 'rain': (0.2, 0.09)}
     """
     found: Layers = {}

@@ -37,7 +37,7 @@ def render_views(
 ) -> NDArray[np.uint8]:
     """Draw SIMULATED ground-level views: sky, relief, ground, vegetation, snow, sea and buildings.
 
-    They stand for geotagged photographs, which nobody can ship. A view is decided by the five attributes
+    They stand for geotagged photographs, which nobody can ship. A view is decided by the six attributes
     of its place (tables of this module) and by its seed (time of day, clouds, camera, positions, colours),
     never by the place itself or by the other views: rendered one by one they are the same, bit for bit.
 

@@ -129,6 +129,10 @@ class World:
             tiles[rows] = np.floor(colours + 0.5)
         return tiles
 
+    def ground_colour(self, latitude: ArrayLike, longitude: ArrayLike) -> NDArray[np.float64]:
+        """(n, 3) mean colour, 0 to 255, of the square of 0.4 degree (44 km) around each point."""
+        return self.tiles(latitude, longitude, size=3, ground_degrees=0.4).mean((1, 2))
+
     def land_cover(self, latitude: ArrayLike, longitude: ArrayLike) -> NDArray[np.int64]:
         """IGBP class of the cell of 0.1 degree, 0 to 16: an index into `IGBP`."""
         return nearest(self.layers["land_cover"], latitude, longitude).astype(np.int64)

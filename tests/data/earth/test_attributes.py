@@ -23,8 +23,12 @@ KNOWN = {
         -65.0,
         {"cover": "rainforest", "relief": "flat", "climate": "tropical", "coast": "inland"},
     ),
-    "Congo": (0.5, 22.0, {"cover": "rainforest", "climate": "tropical"}),
-    "Greenland": (72.0, -40.0, {"cover": "ice", "relief": "flat", "climate": "polar", "settlement": "none"}),
+    "Congo": (0.5, 22.0, {"cover": "rainforest", "climate": "tropical", "tone": "dark green"}),
+    "Greenland": (
+        72.0,
+        -40.0,
+        {"cover": "ice", "relief": "flat", "climate": "polar", "settlement": "none", "tone": "white"},
+    ),
     "South Pole": (-90.0, 0.0, {"cover": "ice", "climate": "polar", "coast": "inland"}),
     "Paris": (
         48.86,
@@ -59,6 +63,7 @@ def test_what_cannot_be_is_nowhere(world):
     assert (found.climate[found.cover == a.RAINFOREST] == a.TROPICAL).all()
     assert np.isin(found.climate[found.cover == a.TUNDRA], (a.POLAR, a.COLD, a.DRY)).all()
     assert (found.settlement[found.cover == a.URBAN] == a.CITY).all()
+    assert ((found.tone >= a.DARK_BLUE) == (found.cover == a.WATER)).all()
     distance = np.abs(world.coast_distance(latitude, longitude))
     assert (found.coast == (distance < a.COAST_KM)).all()
     for field in FIELDS:  # every value but the rarest two is on 20,000 points of the Earth
@@ -84,12 +89,14 @@ def test_selections_and_names():
         coast=[0, 1, 0],
         climate=[3, 2, 0],
         settlement=[0, 3, 0],
+        tone=[a.SAND, a.DRAB, a.WHITE],
     )
     assert attributes.names("cover") == ["desert", "urban", "ice"]
     assert attributes[[2, 0]].names("relief") == ["mountainous", "flat"]
     assert len(attributes[attributes.coast == 1]) == 1
     assert attributes[1:].scene(0).named() == {
         "cover": "urban", "relief": "hilly", "coast": "coast", "climate": "temperate", "settlement": "city",
+        "tone": "drab",
     }  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from geobind.data.earth.attributes import NAMES, Attributes
 from geobind.data.earth.views import render_views
 from geobind.errors import GeoBindError
 
+USUAL_TONE = {a.WATER: a.DARK_BLUE, a.ICE: a.WHITE, a.DESERT: a.SAND, a.RAINFOREST: a.DARK_GREEN}
+
 
 def scenes(n: int, **fields: int) -> Attributes:
     """n places of one scene: temperate flat grassland but for these fields."""
@@ -27,6 +29,7 @@ def scenes(n: int, **fields: int) -> Attributes:
         "coast": 0,
         "climate": a.TEMPERATE,
         "settlement": 0,
+        "tone": USUAL_TONE.get(fields.get("cover", a.GRASSLAND), a.OLIVE),
         **fields,
     }
     return Attributes.of(**{name: np.full(n, value) for name, value in values.items()})
@@ -84,7 +87,7 @@ def test_a_batch_equals_its_views_one_by_one() -> None:
 
 
 def test_scenes_can_be_painted_at_any_size() -> None:
-    every = np.indices([len(values) for values in NAMES.values()]).reshape(len(NAMES), -1)[:, ::7]
+    every = np.indices([len(values) for values in NAMES.values()]).reshape(len(NAMES), -1)[:, ::77]
     attributes = Attributes.of(**dict(zip(NAMES, every, strict=True)))
     pictures = render_views(attributes, range(len(attributes)), size=16)
     assert pictures.shape == (len(attributes), 16, 16, 3)
@@ -111,8 +114,15 @@ def test_each_attribute_shows() -> None:
     ]
     assert accuracy(covers) > 0.7  # chance: 0.08
     assert accuracy([{"cover": k} for k in range(len(NAMES["cover"]))]) > 0.6
-    for field, least in (("relief", 0.75), ("coast", 0.9), ("climate", 0.6), ("settlement", 0.6)):
-        assert accuracy([{field: k} for k in range(len(NAMES[field]))]) > least, field
+    for field, least in (
+        ("relief", 0.75),
+        ("coast", 0.9),
+        ("climate", 0.6),
+        ("settlement", 0.6),
+        ("tone", 0.5),
+    ):
+        values = range(a.DARK_BLUE if field == "tone" else len(NAMES[field]))
+        assert accuracy([{field: k} for k in values]) > least, field
 
 
 def test_what_is_named_is_seen() -> None:
