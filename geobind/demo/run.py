@@ -101,11 +101,11 @@ def summary_tables(results: Results) -> list[Table]:
     """What the command prints: every direction in a line, and the maps' agreement with the real land cover."""
     right = ("R@10", "95 %", "Chance", "Baseline", "Ceiling")
     retrieval = table(
-        "Recall@10 on test places, whose cells were never seen; metrics.md has the other metrics",
+        "Recall@10 on test places, whose cells were never seen",
         "Query → gallery", "", *right, right=right,
     )  # fmt: skip
     retrieval.caption = (
-        "baseline: the photo tower applied to tiles; ceiling: an observer who reads every attribute"
+        "baseline: the photo tower on tiles; ceiling: an observer who reads all attributes"
     )
     for row in results.report.rows:
         pair = row["query"], row["gallery"]
@@ -113,7 +113,7 @@ def summary_tables(results: Results) -> list[Table]:
         baseline, best = row.get("baseline"), results.ceilings.get(pair)
         add_row(
             retrieval, " → ".join(pair), "trained" if row["trained"] else "emergent",
-            f"{row['recall@10']:.3f}", f"{low:.3f} to {high:.3f}", f"{chance:.3f}",
+            f"{row['recall@10']:.3f}", f"{low:.3f}-{high:.3f}", f"{chance:.3f}",
             f"{baseline['recall@10']:.3f}" if baseline else "", f"{best[0]:.3f}" if best else "",
         )  # fmt: skip
     columns = ("AUC", "AUC on land")

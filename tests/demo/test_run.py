@@ -26,7 +26,7 @@ def _needs_the_extra():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    return out, run.run_demo(out, places=2000, seed=0, progress=False)
+    return out, run.run_demo(out, places=5000, seed=0, progress=False)
 
 
 def test_emergent_pairs_beat_chance(finished):
@@ -60,7 +60,7 @@ def test_everything_is_on_disk_and_a_second_run_trains_nothing(finished):
     }
     space = GeoBind.from_pretrained(out / "space")
     before = {modality: space.fingerprint(modality) for modality in space.modalities}
-    again = run.run_demo(out, places=2000, seed=0, progress=False)
+    again = run.run_demo(out, places=5000, seed=0, progress=False)
     space = GeoBind.from_pretrained(out / "space")
     assert {modality: space.fingerprint(modality) for modality in space.modalities} == before
     assert again.report.rows == json.loads((out / "metrics.json").read_text())
