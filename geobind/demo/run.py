@@ -104,9 +104,7 @@ def summary_tables(results: Results) -> list[Table]:
         "Recall@10 on test places, whose cells were never seen",
         "Query → gallery", "", *right, right=right,
     )  # fmt: skip
-    retrieval.caption = (
-        "baseline: the photo tower on tiles; ceiling: an observer who reads all attributes"
-    )
+    retrieval.caption = "baseline: the photo tower on tiles; ceiling: an observer who reads all attributes"
     for row in results.report.rows:
         pair = row["query"], row["gallery"]
         low, high, chance = (row[key]["recall@10"] for key in ("low", "high", "chance"))
