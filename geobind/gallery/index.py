@@ -62,7 +62,7 @@ def approximate(
     measured = gallery.read_aside(_MEASURED)
     if measured is None:
         raise GeoBindError(
-            f"gallery {gallery.uri} has no index: leave out recall, or run geobind gallery {gallery.uri}"
+            f"gallery {gallery.uri} has no index: leave out recall, or run geobind gallery {gallery.uri} --index"
         )
     probes = measured["probes"].to_pylist()
     enough = [p for p, found in zip(probes, measured["recall"].to_pylist(), strict=True) if found >= recall]
