@@ -23,7 +23,7 @@ from geobind.data.releases import find_release
 from geobind.data.source import Source, first_known, split_of_name
 from geobind.errors import GeoBindError, shorten
 from geobind.media.http import RangeFile, is_url
-from geobind.storage import cache_folder, writing
+from geobind.storage import cache_folder, replacing, writing
 
 HUB = "hf://datasets/"
 _ROWS_AT_ONCE = 64  # of media in memory while they are laid out
@@ -179,15 +179,10 @@ def _lay_out(shard: ParquetShard, name: str) -> tuple[Path, pa.Table]:
         return content, pq.read_table(index)
     with writing(content):
         content.parent.mkdir(parents=True, exist_ok=True)
-        part = content.with_name(f"{content.name}.{os.getpid()}.tmp")
-        try:
-            with open(part, "wb") as file:
-                table = _copy(shard, name, file)
-            os.replace(part, content)
-            pq.write_table(table, part)
-            os.replace(part, index)
-        finally:
-            part.unlink(missing_ok=True)
+    with replacing(content) as part, open(part, "wb") as file:
+        table = _copy(shard, name, file)
+    with replacing(index) as part:
+        pq.write_table(table, part)
     return content, table
 
 

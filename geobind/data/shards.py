@@ -25,7 +25,7 @@ from geobind.data.ranges import Ranges
 from geobind.data.source import Source, first_known, split_of_name, warn
 from geobind.errors import GeoBindError, shorten
 from geobind.media.http import RangeFile, is_url
-from geobind.storage import cache_folder, writing
+from geobind.storage import cache_folder, replacing, writing
 
 MEMBER = pa.struct([("offset", pa.int64()), ("size", pa.int64())])
 KEY = "__key__"
@@ -164,9 +164,8 @@ def index_shard(shard: str) -> pa.Table:
     table = _index(shard)
     with writing(cached):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_name(f"{cached.name}.{os.getpid()}.tmp")
+    with replacing(cached) as temporary:
         pq.write_table(table, temporary)
-        os.replace(temporary, cached)
     return table
 
 

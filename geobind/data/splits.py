@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from geobind.data.cells import split_by_cells
 from geobind.data.columns import Locations, strings
 from geobind.data.table import column, read_table
 from geobind.errors import GeoBindError, shorten
-from geobind.storage import writing
+from geobind.storage import replacing, writing
 
 if TYPE_CHECKING:
     from geobind.data.pairs import Pairs
@@ -50,11 +49,10 @@ def write_splits(pairs: Pairs, splits: Sequence[str | None], out: str | Path) ->
     table = pa.table({"key": pairs.keys("location"), "split": pa.array(list(splits), pa.string())})
     if out.suffix not in (".parquet", ".csv"):
         raise GeoBindError(f"splits {out}: give a name that ends in .parquet or .csv")
-    temporary = out.with_name(out.name + ".tmp")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
         (pq.write_table if out.suffix == ".parquet" else pa.csv.write_csv)(table, temporary)
-        os.replace(temporary, out)
 
 
 def read_splits(pairs: Pairs, path: str | Path) -> pa.Array:

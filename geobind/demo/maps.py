@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from geobind.data.earth.attributes import NAMES, WATER
 from geobind.data.earth.world import EARTH_KM, unit_vectors
 from geobind.errors import GeoBindError
 from geobind.mapping.coast import coastlines
-from geobind.storage import writing
+from geobind.storage import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -255,13 +254,10 @@ def draw_maps(
     _draw_scale(figure.add_axes((0.29, bottom * 0.62, 0.42, bottom * 0.16)))
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    path = Path(path)
-    with writing(path):
-        # A palette makes a third of the file, which also goes into the report.
-        Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE).save(
-            f"{path}.tmp", format="png"
-        )
-        os.replace(f"{path}.tmp", path)
+    # A palette makes a third of the file, which also goes into the report.
+    palette = Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE)
+    with replacing(Path(path)) as temporary:
+        palette.save(temporary, format="png")
 
 
 def _draw_panel(ax: Axes, panel: Panel, grid: Grid, world: World, coast: list[NDArray]) -> None:

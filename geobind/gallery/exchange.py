@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from geobind.errors import GeoBindError, shorten
 from geobind.gallery.schema import MAJOR_TOM, Origin, rows
 from geobind.gallery.store import Gallery
-from geobind.storage import writing
+from geobind.storage import replacing
 
 _ROWS_AT_ONCE = 16_384
 
@@ -33,7 +32,6 @@ def write_geoparquet(gallery: Gallery, path: str | Path, *, where: str | None = 
     Raises GeoBindError for a condition that cannot be used, and a file that cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     snapshot = gallery.snapshot()
     geo = {
         "version": "1.1.0", "primary_column": "geometry",
@@ -42,15 +40,13 @@ def write_geoparquet(gallery: Gallery, path: str | Path, *, where: str | None = 
     written = 0
     metadata = {"geo": json.dumps(geo), "geobind": json.dumps(snapshot.record)}
     table = snapshot.table.schema.with_metadata(metadata)
-    with writing(path), pq.ParquetWriter(temporary, table) as file:
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, table) as file:
         for batch in snapshot.batches(list(table.names), where=where):
             content = pa.Table.from_batches([batch.select(table.names)])
             column = content.schema.get_field_index("geometry")
             content = content.set_column(column, table.field("geometry"), _points_where_none(content))
             file.write_table(content.replace_schema_metadata(metadata))
             written += batch.num_rows
-    with writing(path):
-        os.replace(temporary, path)
     return written
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geobind.errors import GeoBindError
-from geobind.mapping.area import DEGREES, is_geographic, project
+from geobind.mapping.area import DEGREES, is_geographic, project, units_of_metre
 from geobind.mapping.geotiff import read_map
-from geobind.storage import writing
+from geobind.storage import replacing
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -72,11 +70,8 @@ def draw_map(found: DataArray | str | Path, path: str | Path) -> Path:
         filter(None, [str(found.attrs["crs"]), str(found.attrs.get("GEOBIND_ATTRIBUTION", ""))])
     )
     figure.supxlabel(credit, fontsize=8, parse_math=False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    with writing(path):
-        Path(f"{path}.tmp").write_bytes(drawn.getvalue())
-        os.replace(f"{path}.tmp", path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path
 
 
@@ -91,8 +86,6 @@ def _aspect(crs: str, extent: tuple[float, float, float, float]) -> float:
 def _scale_bar(ax: Any, crs: str, extent: tuple[float, float, float, float]) -> None:
     """A bar of a round length on the ground, about a fifth of the map wide; none on maps of continents."""
     from matplotlib.patheffects import withStroke
-
-    from geobind.mapping.area import units_of_metre
 
     left, right, bottom, top = extent
     longitude, latitude = (float(v) for v in project((left + right) / 2, (bottom + top) / 2, crs, DEGREES))

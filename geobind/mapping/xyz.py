@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import io
 import math
-import os
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from geobind.mapping.area import DEGREES, project
 from geobind.mapping.imagery import Imagery, NoImagery
 from geobind.media.http import ATTEMPTS, opened_url
 from geobind.media.images import load_image
-from geobind.storage import cache_folder, writing
+from geobind.storage import cache_folder, replacing, writing
 
 _WORLD = 2 * math.pi * 6_378_137.0
 _SIDE = 256  # pixels of a server's tile
@@ -93,9 +92,8 @@ class XYZ(Imagery):
                 )
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f"{row}.{os.getpid()}.tmp")
+            with replacing(path) as temporary:
                 temporary.write_bytes(content)
-                os.replace(temporary, path)
         return str(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from geobind.retrieval.metrics import GROUP_METRICS, PARTNER_METRICS
 from geobind.retrieval.published import PUBLISHED_METRICS
-from geobind.storage import write_text, writing
+from geobind.storage import replacing, write_text, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,10 +110,8 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.json", self.to_json())
         write_text(folder / "metrics.md", self.to_markdown())
-        image = folder / "recall.png"
-        with writing(image):
-            self.figure().savefig(f"{image}.tmp", format="png")
-            os.replace(f"{image}.tmp", image)
+        with replacing(folder / "recall.png") as temporary:
+            self.figure().savefig(temporary, format="png")
 
     def _by_protocol(self) -> list[tuple[str, list[Row]]]:
         found = (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def test_write_is_atomic(report: Report, tmp_path: Path, monkeypatch: pytest.Mon
     def broken(*args: Any, **kwargs: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", broken)
+    monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(GeoBindError, match=r"cannot write .*disk full"):
         Report(report.rows[:1]).write(tmp_path / "new")
     assert all((tmp_path / "new" / name).read_bytes() == content for name, content in files.items())
