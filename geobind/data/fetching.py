@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import shutil
 import time
@@ -14,7 +13,7 @@ from typing import Any
 from geobind.console import progress_bar, size_text
 from geobind.data.releases import Release, RemoteFile
 from geobind.errors import GeoBindError, MediaError
-from geobind.media.http import ATTEMPTS, check_range, opened_url
+from geobind.media.http import ATTEMPTS, FAILURES, check_range, failure_reason, opened_url
 from geobind.storage import writing
 
 _PIECE = 1 << 20
@@ -68,8 +67,8 @@ def _fetch(file: RemoteFile, folder: Path, advance: Callable[[int], Any]) -> Non
         before = _size(part) or 0
         try:
             _append(file, part, advance)
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+        except FAILURES as error:
+            reason = failure_reason(error)
         if (_size(part) or 0) > before:
             failures = 0
             continue

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from geobind.errors import GeoBindError, shorten
 from geobind.gallery.schema import MAJOR_TOM, Origin, rows
 from geobind.gallery.store import Gallery
+from geobind.media.windows import open_raster
 from geobind.storage import replacing
 
 _ROWS_AT_ONCE = 16_384
@@ -117,16 +118,15 @@ def read_alphaearth(
     Stored int8 v stands for sign(v) (v / 127.5)^2, and -128 for no data (the data set's description, CC-BY 4.0).
     Raises GeoBindError for a raster that is none of 64 channels of int8, and where no year is known.
     """
-    import rasterio
-    from rasterio.transform import xy
-    from rasterio.warp import transform
-    from rasterio.windows import Window
-
     found = re.search(r"(?<!\d)(20[0-9]{2})(?!\d)", str(path))
     if year is None and found is None:
         raise GeoBindError(f"{path} names no year: give year=2021")
     moment = np.datetime64(f"{year or found[1]}-01-01T00:00:00")  # type: ignore[index]
-    with rasterio.open(path) as raster:
+    with open_raster(path) as raster:
+        from rasterio.transform import xy
+        from rasterio.warp import transform
+        from rasterio.windows import Window
+
         if raster.count != 64 or set(raster.dtypes) != {"int8"} or raster.crs is None:
             raise GeoBindError(
                 f"{path} has {raster.count} channels of {raster.dtypes[0]}: expected AlphaEarth's 64 of int8, georeferenced"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geobind.data.columns import Locations
 from geobind.data.layouts import read_layout
 from geobind.data.pairs import Pairs
 from geobind.data.table import read_table
@@ -160,9 +161,9 @@ class _Table:
         self.modality, self.pairs = modality, pairs
         self.places = np.full((len(pairs), 2), np.nan)
         if "location" in pairs.modalities:
-            positions = pairs.keys("location")
-            known = np.flatnonzero([position is not None for position in positions])
-            self.places[known] = [tuple(map(float, positions[row].split(","))) for row in known]
+            located = pairs.column("location")
+            assert isinstance(located, Locations)
+            self.places = located.degrees
         keys: Sequence[str | None] = pairs.keys(modality).tolist() if ids is None else ids
         if root is not None and ids is None:
             self.sources: list[str | None] = [None if key is None else str(root / key) for key in keys]

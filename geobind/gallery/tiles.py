@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geobind.errors import GeoBindError, MediaError
+from geobind.media.windows import open_raster
 
 TIFF = (".tif", ".tiff", ".gtiff")
 
@@ -34,7 +33,7 @@ class Windows(Sequence[bytes]):
     tile: int
 
     def __post_init__(self) -> None:
-        with _opened(self.path) as raster:
+        with open_raster(self.path) as raster:
             sides = raster.height, raster.width
         for name, side in zip(("tops", "lefts"), sides, strict=True):
             object.__setattr__(self, name, _starts(side, self.tile))
@@ -55,7 +54,7 @@ class Windows(Sequence[bytes]):
         from rasterio.windows import Window
 
         window = Window(*self.window(range(len(self))[position]))
-        with _opened(self.path) as raster:
+        with open_raster(self.path) as raster:
             bands = [
                 i
                 for i, colour in zip(raster.indexes, raster.colorinterp, strict=True)
@@ -81,14 +80,14 @@ class Windows(Sequence[bytes]):
     def corners(self, positions: Sequence[int]) -> NDArray[np.float64] | None:
         """(n, 4, 2): longitude, latitude of the corners of some tiles; None where the raster is not georeferenced."""
         windows = np.array([self.window(i) for i in positions], np.float64).reshape(-1, 4)
-        with _opened(self.path) as raster:
+        with open_raster(self.path) as raster:
             return _corners(raster, windows)
 
 
 def footprint(path: str | Path) -> NDArray[np.float64] | None:
     """(4, 2): longitude, latitude of the corners of a TIFF; None for one that says nothing of its place."""
     try:
-        with _opened(str(path)) as raster:
+        with open_raster(path) as raster:
             found = _corners(raster, np.array([[0, 0, raster.width, raster.height]], np.float64))
     except GeoBindError:  # unreadable, or no rasterio: reading it as an image will tell
         return None
@@ -112,7 +111,7 @@ def polygons(corners: NDArray[np.float64]) -> list[bytes]:
 
 def is_big(path: Path, tile: int) -> bool:
     """Whether a TIFF is larger than one tile."""
-    with _opened(str(path)) as raster:
+    with open_raster(path) as raster:
         return max(raster.height, raster.width) > tile
 
 
@@ -135,20 +134,3 @@ def _corners(raster: Any, windows: NDArray[np.float64]) -> NDArray[np.float64] |
     x, y = xy(raster.transform, rows.ravel(), columns.ravel(), offset="ul")
     longitude, latitude = transform(raster.crs, "EPSG:4326", x, y)
     return np.stack([longitude, latitude], axis=1).reshape(-1, 4, 2)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    try:
-        import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-    except ImportError:
-        raise GeoBindError('cutting rasters into tiles needs rasterio: pip install "geobind[geo]"') from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            file = rasterio.open(path)
-        except RasterioIOError as error:
-            raise GeoBindError(f"raster {path} cannot be opened ({error}): give a readable GeoTIFF") from None
-        with file:
-            yield file

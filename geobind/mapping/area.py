@@ -17,8 +17,9 @@ from geobind.media.windows import Bounds, need_rasterio
 
 DEGREES = "EPSG:4326"
 METRES_OF_DEGREE = 111_195.0  # of a great circle
-_MERCATOR = "EPSG:3857"
-_MERCATOR_WORLD = 2 * math.pi * 6_378_137.0
+MERCATOR = "EPSG:3857"
+MERCATOR_WORLD = 2 * math.pi * 6_378_137.0  # metres around its equator
+MERCATOR_HIGHEST = 85.05112877980659  # latitude at which it is a square, where the tiles of the web end
 _EXAMPLE = "give west,south,east,north in degrees, such as 2.2,48.8,2.5,49.0"
 
 
@@ -172,8 +173,8 @@ def project(x: ArrayLike, y: ArrayLike, source: str, target: str) -> tuple[NDArr
     if source == target:
         return x, y
     px, py = Transformer.from_crs(source, target, always_xy=True).transform(x, y)
-    if source == DEGREES and target == _MERCATOR:
-        px = x / 360 * _MERCATOR_WORLD
+    if source == DEGREES and target == MERCATOR:
+        px = x / 360 * MERCATOR_WORLD
     return np.asarray(px), np.asarray(py)
 
 
@@ -185,8 +186,8 @@ def project_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
     along = np.linspace(0, 1, 33)
     x = np.concatenate([left + along * (right - left)] * 2 + [np.full(33, left), np.full(33, right)])
     y = np.concatenate([np.full(33, bottom), np.full(33, top)] + [bottom + along * (top - bottom)] * 2)
-    if target == _MERCATOR and source == DEGREES:
-        y = np.clip(y, -85.05112877980659, 85.05112877980659)  # where the tiles of the web end
+    if target == MERCATOR and source == DEGREES:
+        y = np.clip(y, -MERCATOR_HIGHEST, MERCATOR_HIGHEST)
     px, py = project(x, y, source, target)
     if target == DEGREES and px.max() - px.min() > 180 and right - left > 0:
         px = np.where(px < 0, px + 360, px)  # across the date line

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geobind.errors import GeoBindError, MediaError, did_you_mean, shorten
-from geobind.mapping.area import DEGREES, METRES_OF_DEGREE, project, units_of_metre
+from geobind.mapping.area import (
+    DEGREES,
+    MERCATOR,
+    MERCATOR_WORLD,
+    METRES_OF_DEGREE,
+    project,
+    units_of_metre,
+)
 from geobind.media.images import load_image
 from geobind.media.windows import Bounds, RasterFile
 
@@ -121,9 +128,7 @@ class RasterImagery(Imagery):
         """A point in the raster's CRS, on the turn of longitude that the raster lies on."""
         x, y = (float(v) for v in project(longitude, latitude, DEGREES, self.crs))
         left, _, right, _ = self.bounds  # type: ignore[misc]
-        world = 360.0 if self.crs == DEGREES else 0.0
-        if self.crs == "EPSG:3857":
-            world = 2 * np.pi * 6_378_137.0
+        world = {DEGREES: 360.0, MERCATOR: MERCATOR_WORLD}.get(self.crs, 0.0)
         if world and not left <= x <= right:
             x = next((moved for moved in (x + world, x - world) if left <= moved <= right), x)
         return x, y

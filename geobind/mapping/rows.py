@@ -10,6 +10,8 @@ import numpy as np
 from geobind.errors import GeoBindError, MediaError
 from geobind.mapping.cube import Blocks
 from geobind.mapping.imagery import Imagery, NoImagery
+from geobind.media.images import ImageTransform
+from geobind.media.rasters import BandTransform
 from geobind.space import GeoBind
 from geobind.towers.base import Row
 from geobind.towers.pixels import PixelProcessor
@@ -33,7 +35,7 @@ class Tiles(Sequence[Row]):
         self.imagery, self.ground, self.pixels = imagery, ground, pixels
         self.blocks, self.modality = blocks, modality
         processor = space.tower(self.modality).processor
-        self.channels_first = _transform_name(processor) == "BandTransform"
+        self.channels_first = isinstance(getattr(processor, "transform", None), BandTransform)
         self.conditioned = "latitude" in processor.columns
         self.when: list[str | None] = list(when) or [None]
         self.left = list(left)
@@ -70,19 +72,13 @@ class Tiles(Sequence[Row]):
         return np.ascontiguousarray(tile.transpose(2, 0, 1)) if self.channels_first else tile
 
 
-def _transform_name(processor: Any) -> str:
-    return type(processor.transform).__name__ if isinstance(processor, PixelProcessor) else ""
-
-
 def tile_pixels(space: GeoBind, imagery: Imagery, modality: str) -> int:
     """Side of the tower's tiles in pixels. Raises GeoBindError where the tower cannot take the imagery."""
     processor = space.tower(modality).processor
     if not isinstance(processor, PixelProcessor):
         raise GeoBindError(f"the {modality} tower takes no pictures: give the modality of the tiles")
     transform = processor.transform
-    imagery.check(
-        len(transform.mean), transform.mean if _transform_name(processor) == "ImageTransform" else ()
-    )
+    imagery.check(len(transform.mean), transform.mean if isinstance(transform, ImageTransform) else ())
     return transform.size
 
 

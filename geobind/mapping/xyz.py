@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
 import math
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geobind.errors import GeoBindError
-from geobind.mapping.area import DEGREES, project
+from geobind.mapping.area import DEGREES, MERCATOR, MERCATOR_HIGHEST, MERCATOR_WORLD, project
 from geobind.mapping.imagery import Imagery, NoImagery
-from geobind.media.http import ATTEMPTS, opened_url
+from geobind.media.http import ATTEMPTS, FAILURES, attempts, failure_reason, opened_url
 from geobind.media.images import load_image
 from geobind.storage import cache_folder, replacing, writing
 
-_WORLD = 2 * math.pi * 6_378_137.0
 _SIDE = 256  # pixels of a server's tile
-_HIGHEST = 85.05112877980659  # latitude at which Web Mercator is a square
 
 
 class XYZ(Imagery):
@@ -38,8 +34,8 @@ class XYZ(Imagery):
     Raises GeoBindError for a template without {z}, {x}, {y}.
     """
 
-    crs = "EPSG:3857"
-    bounds = (-_WORLD / 2, -_WORLD / 2, _WORLD / 2, _WORLD / 2)
+    crs = MERCATOR
+    bounds = (-MERCATOR_WORLD / 2, -MERCATOR_WORLD / 2, MERCATOR_WORLD / 2, MERCATOR_WORLD / 2)
 
     def __init__(self, template: str, *, attribution: str = "", zoom: int = 19) -> None:
         if missing := [part for part in ("{z}", "{x}", "{y}") if part not in template]:
@@ -51,16 +47,16 @@ class XYZ(Imagery):
         self.folder = cache_folder() / "xyz" / hashlib.sha256(template.encode()).hexdigest()[:16]
 
     def tile(self, latitude: float, longitude: float, ground: float, pixels: int) -> NDArray[Any]:
-        if abs(latitude) > _HIGHEST:
-            raise NoImagery(f"tile servers end at {_HIGHEST:.2f} degrees of latitude")
+        if abs(latitude) > MERCATOR_HIGHEST:
+            raise NoImagery(f"tile servers end at {MERCATOR_HIGHEST:.2f} degrees of latitude")
         x, y = (float(v) for v in project(longitude, latitude, DEGREES, self.crs))
         side = ground / math.cos(math.radians(latitude))
-        ideal = math.log2(pixels / side * _WORLD / _SIDE)
+        ideal = math.log2(pixels / side * MERCATOR_WORLD / _SIDE)
         zoom = min(max(math.ceil(ideal - 0.01), 0), self.zoom)
-        size = _WORLD / 2**zoom / _SIDE  # of a pixel
+        size = MERCATOR_WORLD / 2**zoom / _SIDE  # of a pixel
         count = max(1, round(side / size))
-        left = round((x + _WORLD / 2) / size - count / 2)
-        top = round((_WORLD / 2 - y) / size - count / 2)
+        left = round((x + MERCATOR_WORLD / 2) / size - count / 2)
+        top = round((MERCATOR_WORLD / 2 - y) / size - count / 2)
         found = np.zeros((count, count, 3), np.uint8)
         for row in range(top // _SIDE, (top + count - 1) // _SIDE + 1):
             if not 0 <= row < 2**zoom:
@@ -104,14 +100,12 @@ def _picture(path: str) -> NDArray[np.uint8]:
 
 def _download(url: str) -> bytes:
     reason = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(0.2 * 2**attempt)
+    for _ in attempts():
         try:
             with opened_url(url) as response:
                 return response.read()
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+        except FAILURES as error:
+            reason = failure_reason(error)
     raise GeoBindError(
         f"{url}: no answer after {ATTEMPTS} attempts ({reason}): try later; what was made is kept"
     )

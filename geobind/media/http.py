@@ -23,6 +23,23 @@ def is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
+FAILURES = (OSError, http.client.HTTPException)
+"""What a connection that fails raises: it may be tried again."""
+
+
+def attempts() -> Iterator[int]:
+    """The numbers of some attempts at one request, each after a longer pause."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(0.2 * 2**attempt)
+        yield attempt
+
+
+def failure_reason(error: Exception) -> str:
+    """What went wrong with a connection, in words."""
+    return str(getattr(error, "reason", None) or error) or type(error).__name__
+
+
 @contextmanager
 def opened_url(url: str, start: int = 0, stop: int | None = None) -> Iterator[http.client.HTTPResponse]:
     """An open response with the bytes of a URL from `start` to before `stop` (None: the end).
@@ -54,16 +71,14 @@ def read_url(url: str, offset: int, size: int, total: int | None = None) -> byte
     Raises MediaError for a server that ignores ranges, sends others, or fails four times in a row.
     """
     parts, reason = bytearray(), ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(0.2 * 2**attempt)
+    for _ in attempts():
         try:
             with opened_url(url, offset + len(parts), offset + size) as response:
                 check_range(url, response, offset + len(parts), total)
                 while piece := response.read(min(1 << 20, size - len(parts))):
                     parts += piece
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+        except FAILURES as error:
+            reason = failure_reason(error)
             if isinstance(error, http.client.IncompleteRead):
                 parts += error.partial
         if len(parts) >= size:
@@ -103,13 +118,12 @@ class RangeFile(io.RawIOBase):
         self._position = 0
 
     def _probe(self) -> int:
-        for attempt in range(ATTEMPTS):
+        for _ in attempts():
             try:
                 with opened_url(self.url, 0, 1) as response:
                     return check_range(self.url, response, 0, None)
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(getattr(error, "reason", None) or error)
-                time.sleep(0.2 * 2**attempt)
+            except FAILURES as error:
+                reason = failure_reason(error)
         raise MediaError(f"{self.url} cannot be reached ({reason}): check the address and the network")
 
     def readable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -123,17 +124,28 @@ def _colours() -> Any:
     return ColorInterp
 
 
-def _north_up(path: str) -> Any:
+def open_raster(path: str | Path) -> Any:
+    """A raster as rasterio opens it, georeferenced or not; the caller closes it.
+
+    Raises GeoBindError for what is no raster, and without rasterio.
+    """
     rasterio = need_rasterio()
-    from rasterio.errors import RasterioIOError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            return rasterio.open(path)
+        except RasterioIOError as error:
+            raise GeoBindError(
+                f"raster {path} cannot be opened ({error}): give a readable GeoTIFF or VRT"
+            ) from None
+
+
+def _north_up(path: str) -> Any:
+    raster = open_raster(path)
     from rasterio.vrt import WarpedVRT
 
-    try:
-        raster = rasterio.open(path)
-    except RasterioIOError as error:
-        raise GeoBindError(
-            f"raster {path} cannot be opened ({error}): give a readable GeoTIFF or VRT"
-        ) from None
     if raster.crs is None:
         raise GeoBindError(
             f"raster {path} has no coordinate reference system: set it with gdal_edit.py -a_srs EPSG:... {path}"

@@ -82,7 +82,7 @@ def test_colours_lie_where_the_server_has_them_across_the_date_line_too():
     ("status", "times", "says"), [(403, 1, "answers 403"), (500, 4, "no answer after 4 attempts")]
 )
 def test_a_server_that_refuses_or_is_down_stops_the_map(monkeypatch, status, times, says):
-    monkeypatch.setattr("geobind.mapping.xyz.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("geobind.media.http.time.sleep", lambda seconds: None)
     with tiles() as (server, template):
         server.status = status
         with pytest.raises(GeoBindError, match=says) as caught:
