@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,3 +34,26 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in base._BUILT_IN.values():
         importlib.import_module(module)
     monkeypatch.setattr(base, "_REGISTRY", {kind: dict(classes) for kind, classes in base._REGISTRY.items()})
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: exit status, stdout, stderr."""
+    from geobind import GeoBindWarning
+    from geobind.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geobind", *map(str, arguments)])
+        status = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", GeoBindWarning)
+            try:
+                main()
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +13,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from geobind import GeoBind, GeoBindWarning, __version__
-from geobind.cli import app, main
+from geobind import GeoBind, __version__
+from geobind.cli import app
 from tests.toy import toy_space, write_recipe
 
 COMMANDS = ("bind", "evaluate", "embed", "info", "doctor")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: exit status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geobind", *map(str, arguments)])
-        status = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", GeoBindWarning)
-            try:
-                main()
-            except SystemExit as stop:
-                status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-
 import numpy as np
 import pytest
 
-from geobind import GeoBindWarning
-from geobind.cli import main
 from geobind.gallery.schema import Origin, rows
 from geobind.gallery.store import Gallery
 from tests.toy import toy_space
@@ -81,22 +76,3 @@ def gallery(known, tmp_path):
     made = Gallery(tmp_path / "gallery")
     made.add(known.rows())
     return made
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: exit status, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["geobind", *map(str, arguments)])
-        status = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", GeoBindWarning)
-            try:
-                main()
-            except SystemExit as stop:
-                status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
