@@ -71,7 +71,8 @@ def draw_map(found: DataArray | str | Path, path: str | Path) -> Path:
     )
     figure.supxlabel(credit, fontsize=8, parse_math=False)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        # Tight, because equal degrees leave the layout engine too little room for the titles.
+        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.12)
     return path
 
 
