@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class GeoBindError(Exception):
@@ -31,6 +35,22 @@ def shorten(value: object, length: int = 80) -> str:
     """`repr` of a value, on one line and short enough for a message."""
     text = repr(value).replace("\n", " ")
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def first_problem(error: ValidationError, keys_at: Callable[[list[str]], Iterable[str]]) -> str:
+    """The first of pydantic's errors in one line that names the key.
+
+    `keys_at` gives the keys known at a place (the keys that lead to it), for the nearest to a misspelt one.
+    """
+    first = error.errors()[0]
+    *path, last = [str(part) for part in first["loc"]] or [""]
+    where = ".".join([*path, last])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{did_you_mean(last, keys_at(path))}"
+    if first["type"] == "missing":
+        return f"the key {where!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {shorten(first['input'])}" if where else message
 
 
 class GeoBindWarning(UserWarning):

@@ -20,7 +20,7 @@ from geobind.binding.plan import StagePlan, plan_stage
 from geobind.binding.processes import main_process_first
 from geobind.binding.stage import SHORT_FORM, Link, Stage
 from geobind.data.pairs import Pairs
-from geobind.errors import GeoBindError, did_you_mean, shorten
+from geobind.errors import GeoBindError, did_you_mean, first_problem, shorten
 from geobind.retrieval.baseline import with_stand_ins
 from geobind.retrieval.evaluation import Evaluation, Protocol
 from geobind.space import GeoBind
@@ -160,7 +160,7 @@ class Recipe(_Strict):
         try:
             recipe = cls.model_validate(_changed(content, changes or {}, name))
         except ValidationError as error:
-            raise GeoBindError(f"{name}: {_explain(error)}") from None
+            raise GeoBindError(f"{name}: {first_problem(error, _known_keys)}") from None
         for stage in recipe.stages:
             for modality in stage.modalities:
                 if modality not in recipe.towers and recipe.start is None:
@@ -336,19 +336,6 @@ def _item(here: Any, part: str, path: str, name: str) -> Any:
     if not part.isdigit() or int(part) >= len(here):
         raise GeoBindError(f"{name}: {part!r} in {path!r} is none of the {len(here)} items: count from 0")
     return here[int(part)]
-
-
-def _explain(error: ValidationError) -> str:
-    """The first of pydantic's errors in one line that names the key."""
-    first = error.errors()[0]
-    *path, last = [str(part) for part in first["loc"]] or [""]
-    where = ".".join([*path, last])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{did_you_mean(last, _known_keys(path))}"
-    if first["type"] == "missing":
-        return f"the key {where!r} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, got {shorten(first['input'])}" if where else message
 
 
 def _known_keys(path: list[str]) -> list[str]:

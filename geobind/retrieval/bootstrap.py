@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from geobind.retrieval.metrics import group_values, partner_values
+from numpy.typing import NDArray
 
 # Resampled queries held at once: 8 MB of positions.
 _BLOCK = 2**20
@@ -67,13 +65,3 @@ def middle(results: NDArray[np.float64], confidence: float = 0.95) -> NDArray[np
     """(2, ...): the lower and the upper end of the middle `confidence` of results (draws, ...)."""
     tail = (1 - confidence) / 2
     return np.quantile(results, [tail, 1 - tail], axis=0)
-
-
-def partner_intervals(ranks: ArrayLike, *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % interval (low, high) of every metric of `partner_metrics(ranks)`."""
-    return bootstrap(partner_values(ranks), medians=("median_rank",), seed=seed)
-
-
-def group_intervals(ap: ArrayLike, p10: ArrayLike, *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % interval (low, high) of every metric of `group_metrics(ap, p10)`."""
-    return bootstrap(group_values(ap, p10), seed=seed)

@@ -95,13 +95,6 @@ def group_chance(counts: ArrayLike, n_gallery: int) -> dict[str, float]:
     }
 
 
-def recall_curve(ranks: ArrayLike, n_gallery: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Recall at every k from 1 to the size of the gallery: k (N,) and recall (N,)."""
-    ranks = np.sort(_of_queries(ranks))
-    k = np.arange(1, n_gallery + 1)
-    return k, np.searchsorted(ranks, k, side="right") / len(ranks)
-
-
 def _of_queries(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if not len(array):

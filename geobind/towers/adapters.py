@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from geobind.errors import GeoBindError, shorten
+from geobind.errors import GeoBindError, first_problem
 
 FOLDER = "adapters"
 """Sub-folder of a saved tower, in the layout of peft: `PeftModel.from_pretrained(model, folder)` opens it."""
@@ -41,11 +41,8 @@ def as_adapters(value: Mapping[str, Any]) -> AdapterOptions:
     try:
         return AdapterOptions.model_validate(dict(value))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise GeoBindError(
-            f"adapters, {key} = {shorten(first['input'])}: {first['msg']}; the keys are rank, alpha, dropout"
-        ) from None
+        problem = first_problem(error, lambda path: AdapterOptions.model_fields)
+        raise GeoBindError(f"adapters: {problem}") from None
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

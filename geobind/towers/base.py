@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geobind.errors import GeoBindError, did_you_mean
+from geobind.errors import GeoBindError, did_you_mean, first_problem
 from geobind.towers.head import Head, HeadOptions, head_options
 
 Row = Mapping[str, Any]
@@ -324,11 +324,7 @@ def check_options(kind: str, cls: type[Tower], options: Mapping[str, Any]) -> di
     try:
         checked = model(**options)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise GeoBindError(f"tower {kind!r} needs the option {where!r}") from None
-        raise GeoBindError(f"tower {kind!r}, option {where!r} = {first['input']!r}: {first['msg']}") from None
+        raise GeoBindError(f"tower {kind!r}: {first_problem(error, lambda path: fields)}") from None
     return {key: getattr(checked, key) for key in options}
 
 

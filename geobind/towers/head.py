@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from geobind.errors import GeoBindError, did_you_mean
+from geobind.errors import GeoBindError, first_problem
 
 
 class HeadOptions(BaseModel):
@@ -28,14 +28,8 @@ def head_options(head: str | Mapping[str, Any], width: int, dim: int) -> HeadOpt
     try:
         return HeadOptions.model_validate({"kind": head} if isinstance(head, str) else dict(head))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "head"
-        near = (
-            did_you_mean(key, HeadOptions.model_fields)
-            if first["type"] == "extra_forbidden"
-            else f": {first['msg']}"
-        )
-        raise GeoBindError(f"head, key {key!r} = {first['input']!r}{near}") from None
+        problem = first_problem(error, lambda path: HeadOptions.model_fields)
+        raise GeoBindError(f"head: {problem}") from None
 
 
 class Head(nn.Sequential):

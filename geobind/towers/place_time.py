@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from geobind.data.table import moment
-from geobind.errors import GeoBindError, MediaError, shorten
+from geobind.errors import GeoBindError, MediaError, first_problem
 from geobind.towers.base import Batch, Row
 from geobind.towers.location import read_position
 
@@ -45,11 +45,9 @@ def as_condition(value: ConditionValue | None) -> Condition | None:
     try:
         return Condition.model_validate({"encoding": value} if isinstance(value, str) else value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "condition"
+        problem = first_problem(error, lambda path: Condition.model_fields)
         raise GeoBindError(
-            f"condition, {key} = {shorten(first['input'])}: {first['msg']}; "
-            f"give sat2cap, sphere or {{encoding: ..., dropout: 0.3}}"
+            f"condition: {problem}; give sat2cap, sphere or {{encoding: ..., dropout: 0.3}}"
         ) from None
 
 

@@ -11,10 +11,22 @@ import doctest
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from geobind.retrieval import bootstrap as module
-from geobind.retrieval.bootstrap import bootstrap, group_intervals, partner_intervals
-from geobind.retrieval.metrics import GROUP_METRICS, PARTNER_METRICS, group_metrics, partner_metrics
+from geobind.retrieval.bootstrap import bootstrap
+from geobind.retrieval.metrics import (
+    GROUP_METRICS,
+    PARTNER_METRICS,
+    group_metrics,
+    group_values,
+    partner_metrics,
+    partner_values,
+)
+
+
+def partner_intervals(ranks: ArrayLike, seed: int = 0) -> dict[str, tuple[float, float]]:
+    return bootstrap(partner_values(ranks), medians=("median_rank",), seed=seed)
 
 
 def test_intervals_cover_the_truth_at_about_the_nominal_rate() -> None:
@@ -47,7 +59,7 @@ def test_intervals_equal_a_loop_over_draws(monkeypatch: pytest.MonkeyPatch, bloc
     ranks = np.random.default_rng(2).integers(1, 300, 101)
     drawn = np.random.default_rng(5).integers(101, size=(200, 101))
     tables = [partner_metrics(ranks[rows]) for rows in drawn]
-    found = bootstrap(module.partner_values(ranks), medians=("median_rank",), draws=200, seed=5)
+    found = bootstrap(partner_values(ranks), medians=("median_rank",), draws=200, seed=5)
     assert tuple(found) == PARTNER_METRICS
     for name, interval in found.items():
         assert interval == pytest.approx(np.quantile([t[name] for t in tables], [0.025, 0.975]), rel=1e-9)
@@ -58,7 +70,7 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     ranks, ap = rng.integers(1, 500, 400), rng.random(400)
     assert partner_intervals(ranks, seed=1) == partner_intervals(ranks, seed=1)
     assert partner_intervals(ranks, seed=1) != partner_intervals(ranks, seed=2)
-    both = group_intervals(ap, ap**2)
+    both = bootstrap(group_values(ap, ap**2))
     assert tuple(both) == GROUP_METRICS
     assert both["map"] == pytest.approx(bootstrap({"map": ap})["map"], rel=1e-12)
 
@@ -68,7 +80,7 @@ def test_intervals_hold_the_metric_and_tighten_with_more_queries() -> None:
     widths = []
     for size in (100, 10_000):
         ap, p10 = rng.random((2, size))
-        intervals, metrics = group_intervals(ap, p10), group_metrics(ap, p10)
+        intervals, metrics = bootstrap(group_values(ap, p10)), group_metrics(ap, p10)
         for name, (low, high) in intervals.items():
             assert low < metrics[name] < high
         widths.append(intervals["map"][1] - intervals["map"][0])

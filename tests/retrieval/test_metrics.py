@@ -27,7 +27,6 @@ from geobind.retrieval.metrics import (
     group_metrics,
     partner_chance,
     partner_metrics,
-    recall_curve,
 )
 from geobind.retrieval.ranks import Partners, average_precision, partner_ranks
 
@@ -58,17 +57,6 @@ def test_recall_above_half_bounds_the_median_rank(ranks: list[float]) -> None:
     for k in (1, 5, 10, 50, 100):
         if found[f"recall@{k}"] > 0.5:
             assert found["median_rank"] <= k
-
-
-@given(RANKS)
-def test_the_curve_holds_every_recall(ranks: list[float]) -> None:
-    k, recall = recall_curve(ranks, 200)
-    assert k[0] == 1
-    assert k[-1] == 200
-    assert recall[-1] == 1
-    assert np.all(np.diff(recall) >= 0)
-    for name in (1, 5, 10, 50, 100):
-        assert recall[name - 1] == pytest.approx(partner_metrics(ranks)[f"recall@{name}"])
 
 
 @pytest.mark.parametrize(("n_gallery", "counts"), [(1, [1]), (5, [1]), (6, [2, 2, 5]), (7, [1, 3, 3, 6, 7])])

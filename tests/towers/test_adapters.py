@@ -188,7 +188,7 @@ def test_fingerprints_know_the_scale_of_adapters(tmp_path):
     ("name", "options", "message"),
     [
         ("vit", {"adapters": {"rank": 0}}, "rank"),
-        ("vit", {"adapters": {"r": 8}}, "keys are rank, alpha, dropout"),
+        ("vit", {"adapters": {"r": 8}}, "unknown key .*known: alpha, dropout, rank"),
         ("vit", {"unfreeze": 4}, "has 3 blocks; give 0 to 3"),
         ("vit", {"unfreeze": -1}, "give 0 to 3"),
         ("vit", {"unfreeze": 1, "adapters": {}}, "both `adapters` and `unfreeze`"),

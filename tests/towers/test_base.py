@@ -120,11 +120,15 @@ def test_an_installed_package_offers_towers(number, monkeypatch):
     [
         ("numbre", {}, r"unknown tower 'numbre'; did you mean 'number'\?"),
         ("number", {"widht": 3}, r"tower 'number' has no option 'widht'; did you mean 'width'\?"),
-        ("number", {"width": "many"}, r"tower 'number', option 'width' = 'many': .*integer"),
-        ("number", {"mode": "c"}, r"tower 'number', option 'mode' = 'c': .*'a' or 'b'"),
-        ("vector", {}, r"tower 'vector' needs the option 'width'"),
-        ("number", {"head": "linaer"}, r"head, key 'kind' = 'linaer'"),
-        ("number", {"head": {"kind": "mlp", "hiden": 3}}, r"head, key 'hiden' = 3; did you mean 'hidden'\?"),
+        ("number", {"width": "many"}, r"tower 'number': width: .*integer.*, got 'many'"),
+        ("number", {"mode": "c"}, r"tower 'number': mode: .*'a' or 'b', got 'c'"),
+        ("vector", {}, r"tower 'vector': the key 'width' is missing"),
+        ("number", {"head": "linaer"}, r"head: kind: .*, got 'linaer'"),
+        (
+            "number",
+            {"head": {"kind": "mlp", "hiden": 3}},
+            r"head: unknown key 'hiden'; did you mean 'hidden'\?",
+        ),
         ("number", {"head": "none"}, r"tower 'number' of 'noise' gives 4 numbers, the space has 8"),
     ],
 )
