@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -215,8 +216,9 @@ def gallery_command(
     if export is not None:
         print(f"{write_geoparquet(store, export):,} rows written to {export}")
     if index:
-        found = ", ".join(f"{probes}: {recall:.3f}" for probes, recall in build_index(store).items())
-        print(f"recall@10 by partitions looked into: {found}")
+        for share, rows in itertools.groupby(build_index(store), key=lambda row: row["share"]):
+            found = ", ".join(f"{row['probes']}: {row['recall']:.3f}" for row in rows)
+            print(f"recall@10 where filters keep {share:.0%}, by partitions looked into: {found}")
     if not (add or export or index):
         print(
             json.dumps(

@@ -75,6 +75,11 @@ class Filter:
         )
 
     @property
+    def any(self) -> bool:
+        """Whether there is a condition."""
+        return self.spatial or self.sql() is not None
+
+    @property
     def spatial(self) -> bool:
         """Whether there is an area."""
         return self.bbox is not None or self.polygon is not None

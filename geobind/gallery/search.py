@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import numpy as np
-import torch
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from geobind.errors import GeoBindError, did_you_mean
 from geobind.gallery.filters import Filter
-from geobind.gallery.index import approximate
+from geobind.gallery.index import FEW, approximate, probes_for
 from geobind.gallery.matrix import Matrix, matrix_of
 from geobind.gallery.schema import Origin
 from geobind.gallery.store import Gallery
@@ -21,10 +21,8 @@ from geobind.retrieval.query import VECTOR, Query, Term
 from geobind.retrieval.scores import Score, score
 from geobind.space import GeoBind
 
-# float16 finds this many candidates for every result, and at least these; float32 then orders them.
-_SPARE, _LEAST = 4, 64
-# Below this share of rows kept by a filter they are gathered and compared; above, all are and the rest is masked.
-_GATHER = 0.25
+# The matrix finds this many candidates for every result, and at least these; the table's float32 orders them.
+_SPARE, _LEAST = 2, 20
 _COLUMNS = (
     "unique_id",
     "modality",
@@ -99,8 +97,9 @@ def search(
     >>> results[0].score, results[0].latitude, results[0].source
 
     query: a `Query`, what `Query.parse` takes, or a vector (dim,), for which `space` may be None.
-    Exact by default: all rows that the filter keeps are compared. `recall` (0.5 to 1, say 0.98) asks for the
-    approximate index of `build_index` at that recall@10 (polygons are searched exactly all the same). `scored` is the cosine, or what
+    Exact by default: all rows that the filter keeps are compared. `recall` (0.5 to 1, say 0.98) is satisfied with
+    that recall@10 by the index of `build_index`; what is exact at no greater cost, or where the index was
+    measured to stay below it, is searched exactly all the same. `scored` is the cosine, or what
     `geobind.retrieval.scores` makes of it for a query of one modality and a gallery of one.
     Ties keep the order of the table. A filter that keeps nothing gives no hits.
     Raises GeoBindError for k below 1, a query or gallery of another space, and where there is no index.
@@ -113,18 +112,30 @@ def search(
     asked = _query(query)
     snapshot = gallery.snapshot()
     vectors = _query_vectors(space, snapshot, asked, device)
-    if recall is not None and len(vectors) == 1 and keep.polygon is None:
-        rows, searched = approximate(snapshot, vectors[0], k, keep, recall)
+    if recall is not None and asked.combine != "sum":
+        raise GeoBindError(f"a query combined by {asked.combine} compares every row: leave out recall")
+    matrix = matrix_of(snapshot) if recall is None or keep.any else None
+    chosen = _chosen(snapshot, matrix, keep) if matrix is not None and keep.any else None
+    searched = len(snapshot) if chosen is None else len(chosen)
+    probes = None
+    if recall is not None:
+        probes = probes_for(gallery, recall, searched / max(len(snapshot), 1))
+        if chosen is not None and (searched <= FEW or keep.polygon is not None):
+            probes = None
+    if probes is not None:
+        condition = " AND ".join(part for part in (keep.box_sql(), keep.sql()) if part) or None
+        found = approximate(snapshot, vectors[0], k, probes, condition, _COLUMNS)
     else:
-        if recall is not None and len(vectors) > 1:
-            raise GeoBindError(f"a query combined by {asked.combine} compares every row: leave out recall")
-        matrix = matrix_of(snapshot)
-        chosen = _chosen(snapshot, matrix, keep)
-        searched = len(matrix) if chosen is None else len(chosen)
-        rows, scores = _best(matrix, vectors, asked, chosen, k)
-    if asked.combine != "sum":
-        return Results(list(_hits(snapshot, rows, scores)), searched, asked.combine)
-    return Results(list(_rescored(space, snapshot, asked, rows, vectors[0], k, scored)), searched, scored)
+        matrix = matrix or matrix_of(snapshot)
+        if asked.combine != "sum":
+            scores = asked.conjunction(matrix.cosines(vectors, chosen))
+            best = np.argsort(-scores, kind="stable")[:k]
+            positions = best if chosen is None else chosen[best]
+            hits = _hits(snapshot.take(matrix.rows[positions], _COLUMNS), scores[best])
+            return Results(list(hits), searched, asked.combine)
+        positions, _ = matrix.nearest(vectors[0], max(_SPARE * k, _LEAST), chosen)
+        found = snapshot.take(matrix.rows[positions], _COLUMNS)
+    return Results(list(_rescored(space, found, asked, vectors[0], k, scored)), searched, scored)
 
 
 def _query(query: Query | str | ArrayLike) -> Query:
@@ -168,35 +179,13 @@ def _chosen(gallery: Gallery, matrix: Matrix, keep: Filter) -> NDArray[np.intp] 
     return None if mask is None else np.flatnonzero(mask)
 
 
-def _best(
-    matrix: Matrix, vectors: NDArray[np.float32], query: Query, chosen: NDArray[np.intp] | None, k: int
-) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """Lance row ids and scores of the best candidates: k of a conjunction, some more of a sum."""
-    n = len(matrix) if chosen is None else len(chosen)
-    if n == 0:
-        return np.zeros(0, np.uint64), np.zeros(0, np.float32)
-    gather = chosen is not None and n < _GATHER * len(matrix)
-    rows = torch.from_numpy(matrix.vectors[chosen] if gather else matrix.vectors)
-    cosines = (rows @ torch.from_numpy(vectors).half().T).T.float().numpy()  # (terms, rows)
-    if chosen is not None and not gather:
-        cosines = cosines[:, chosen]
-    scores = cosines[0] if query.combine == "sum" else query.conjunction(cosines)
-    count = min(n, max(_SPARE * k, _LEAST) if query.combine == "sum" else k)
-    top = np.argpartition(-scores, count - 1)[:count]
-    top = np.sort(top)[np.argsort(-scores[np.sort(top)], kind="stable")]
-    return matrix.rows[top if chosen is None else chosen[top]], scores[top]
-
-
 def _rescored(
-    space: GeoBind | None, gallery: Gallery, query: Query, rows: NDArray[np.uint64], vector: NDArray[np.float32],
-    k: int, scored: Score,
-) -> Iterator[Hit]:  # fmt: skip
+    space: GeoBind | None, found: pa.Table, query: Query, vector: NDArray[np.float32], k: int, scored: Score
+) -> Iterator[Hit]:
     """The k best of some candidates, by the vectors of the table."""
-    if len(rows) == 0:
+    if found.num_rows == 0:
         return
-    found = gallery.take(rows, ["embedding", "modality"])
-    table = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-    cosines = table @ vector
+    cosines = found["embedding"].combine_chunks().flatten().to_numpy().reshape(found.num_rows, -1) @ vector
     order = np.argsort(-cosines, kind="stable")[:k]
     scores = cosines[order]
     if scored != "cosine":
@@ -209,13 +198,11 @@ def _rescored(
             )
         between = (query.terms[0].modality, found["modality"][int(order[0])].as_py())
         scores = score(space, between, scores, scored)
-    yield from _hits(gallery, rows[order], scores)
+    yield from _hits(found.take(pa.array(order)), scores)
 
 
-def _hits(gallery: Gallery, rows: NDArray[np.uint64], scores: NDArray[np.float32]) -> Iterator[Hit]:
-    if len(rows) == 0:
-        return
-    for value, row in zip(scores.tolist(), gallery.take(rows, _COLUMNS[:-1]).to_pylist(), strict=True):
+def _hits(found: pa.Table, scores: NDArray[np.float32]) -> Iterator[Hit]:
+    for value, row in zip(scores.tolist(), found.drop_columns("embedding").to_pylist(), strict=True):
         yield Hit(
             score=value, unique_id=row["unique_id"], modality=row["modality"], source=row["source"],
             latitude=row["centre_lat"], longitude=row["centre_lon"], timestamp=row["timestamp"],

@@ -46,6 +46,8 @@ class Gallery:
         self._fixed = False
         self._database = _connect(self.uri, storage_options)
         self._table: Any = None
+        self._aside: dict[str, Any] = {}
+        self._newest: Gallery | None = None
 
     def __repr__(self) -> str:
         return f"Gallery({self.uri!r}, {len(self):,} rows)" if self.exists else f"Gallery({self.uri!r}, new)"
@@ -71,10 +73,15 @@ class Gallery:
 
     def snapshot(self) -> Gallery:
         """The gallery as it is now, whatever is added later."""
-        copy = Gallery(self.uri, storage_options=self._storage_options)
-        copy.table.checkout(self.version)
-        copy._fixed = True
-        return copy
+        if self._fixed:
+            return self
+        version = self.version
+        if self._newest is None or self._newest.version != version:
+            copy = Gallery(self.uri, storage_options=self._storage_options)
+            copy.table.checkout(version)
+            copy._fixed = True
+            self._newest = copy
+        return self._newest
 
     def __len__(self) -> int:
         return self.table.count_rows()
@@ -106,10 +113,15 @@ class Gallery:
         )
 
     def batches(
-        self, columns: Sequence[str] | None = None, *, where: str | None = None, row_ids: bool = False
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        where: str | None = None,
+        row_ids: bool = False,
+        offset: int = 0,
     ) -> Iterator[pa.RecordBatch]:
-        """All rows, or those that an SQL condition keeps, in constant memory. Raises GeoBindError for bad SQL."""
-        query = self.table.search()
+        """All rows from `offset` on, or those that an SQL condition keeps, in constant memory. Raises GeoBindError for bad SQL."""
+        query = self.table.search().offset(offset)
         if columns is not None:
             query = query.select(list(columns))
         if where is not None:
@@ -191,14 +203,16 @@ class Gallery:
 
     def write_aside(self, name: str, content: pa.Table) -> None:
         """Keep a small table beside the gallery's, in place of an earlier one of that name."""
-        self._database.create_table(name, data=content, mode="overwrite")
+        self._aside[name] = self._database.create_table(name, data=content, mode="overwrite")
 
     def read_aside(self, name: str) -> pa.Table | None:
         """What `write_aside` has kept, None where it has nothing."""
         try:
-            return self._database.open_table(name).to_arrow()
+            table = self._aside[name] = self._aside.get(name) or self._database.open_table(name)
         except (ValueError, FileNotFoundError):
             return None
+        table.checkout_latest()
+        return table.to_arrow()
 
     # --- within ----------------------------------------------------------------------------------------
 
