@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geobind.binding.losses import CONTRASTIVE, TRIPLET, Extra, Positives, same_place_matrix
-from geobind.binding.negatives import Keys
+from geobind.binding.losses import CONTRASTIVE, TRIPLET, Keys, Positives
 from geobind.binding.stage import Link
 from geobind.space import GeoBind
 from geobind.towers.base import Batch
@@ -67,15 +66,13 @@ def stage_loss(
     extra: list[Keys | None],
 ) -> Tensor:  # fmt: skip
     """Weighted mean of the links' losses over one (global) batch; places (batch,) int64, extra keys a link."""
-    same_place = same_place_matrix(places)
     total = sum(link.weight for link in links)
     losses = []
     for link, scale, keys in zip(links, scales, extra, strict=True):
         query, gallery = embeddings[link.query], embeddings[link.gallery]
         if link.loss in TRIPLET:
-            loss = TRIPLET[link.loss](query, gallery, link.margin, same_place, positives)
+            loss = TRIPLET[link.loss](query, gallery, link.margin, places, positives)
         else:
-            beyond = Extra(keys.vectors, same_place_matrix(places, keys.places)) if keys else None
-            loss = CONTRASTIVE[link.loss](query, gallery, scale, same_place, positives, beyond)
+            loss = CONTRASTIVE[link.loss](query, gallery, scale, places, positives, keys)
         losses.append(link.weight * loss)
     return torch.stack(losses).sum() / total

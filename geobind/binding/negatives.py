@@ -9,27 +9,18 @@ each key carries its place, so that the loss leaves it out for queries of that p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from geobind.binding.cache import Targets
+from geobind.binding.losses import Keys
 from geobind.binding.stage import Stage
 from geobind.data.order import other_rows
 from geobind.data.pairs import Pairs
 from geobind.space import GeoBind
-
-
-class Keys(NamedTuple):
-    """Embeddings (m, dim) of unit length, and their places (m,) int64."""
-
-    vectors: Tensor
-    places: Tensor
-
-    def to(self, device: torch.device) -> Keys:
-        return Keys(self.vectors.to(device), self.places.to(device))
 
 
 class CachedKeys:

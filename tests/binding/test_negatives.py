@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from geobind import GeoBindError, Link, Recipe, Stage, bind
 from geobind.binding import loop, negatives
-from geobind.binding.losses import Extra, info_nce, same_place_matrix
-from geobind.binding.negatives import ExtraNegatives, Keys, Queue
+from geobind.binding.losses import Keys, info_nce
+from geobind.binding.negatives import ExtraNegatives, Queue
 from geobind.data.order import other_rows
 from tests.binding.test_loop import equal, state
 from tests.spaces import vector_pairs, vector_space
@@ -37,8 +37,8 @@ def test_the_loss_with_all_other_rows_is_the_softmax_over_the_whole_set():
     places = torch.arange(20) // 2 % 8  # rows 0, 1, 16 and 17 are of place 0
     batch = torch.arange(6)
     rest = torch.arange(6, 20)
-    extra = Extra(keys[rest], same_place_matrix(places[batch], places[rest]))
-    got = info_nce(queries, keys[batch], 9.0, same_place_matrix(places[batch]), "masked", extra)
+    extra = Keys(keys[rest], places[rest])
+    got = info_nce(queries, keys[batch], 9.0, places[batch], "masked", extra)
     expected = 0.0
     for i in range(6):
         counted = [j for j in range(20) if j == i or places[j] != places[i]]
@@ -49,11 +49,9 @@ def test_the_loss_with_all_other_rows_is_the_softmax_over_the_whole_set():
 
 def test_a_key_of_the_own_place_has_no_gradient_even_as_joint_positive():
     vectors = F.normalize(torch.randn(2, 4), dim=-1).requires_grad_()
-    extra = Extra(vectors, torch.tensor([[True, False]]))
+    extra = Keys(vectors, torch.tensor([0, 1]))
     query, key = F.normalize(torch.randn(2, 1, 4), dim=-1)
-    gradient = torch.autograd.grad(info_nce(query, key, 5.0, torch.ones(1, 1) > 0, "joint", extra), vectors)[
-        0
-    ]
+    gradient = torch.autograd.grad(info_nce(query, key, 5.0, torch.tensor([0]), "joint", extra), vectors)[0]
     assert torch.equal(gradient[0], torch.zeros(4))
     assert gradient[1].abs().sum() > 0
 
