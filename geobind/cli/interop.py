@@ -15,7 +15,7 @@ Activation = Literal["gelu", "quick_gelu"]
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="An official checkpoint: .ckpt, .pt, .bin or .safetensors.")],
-    system: Annotated[str, typer.Option("--as", help="Whose it is: sat2cap, geoclap or open_clip.")],
+    system: Annotated[str, typer.Option("--as", help="Whose it is: sat2cap, geoclap, open_clip or satmae.")],
     out: Annotated[Path, typer.Option(help="Folder for the space.")],
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder or Hub id of the text tower's tokenizer.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from geobind.errors import GeoBindError
 from geobind.interop.folders import tokenizer_folder, write_model
-from geobind.interop.keys import Rule, convert, layers, renamed, under
+from geobind.interop.keys import Rule, convert, layers, renamed, timm_blocks, under
 from geobind.interop.options import ImportOptions
 from geobind.interop.reading import State
 from geobind.space import GeoBind
@@ -81,7 +81,7 @@ def geoclap(state: State, file: Path, folder: Path, options: ImportOptions) -> G
 
 def _satellite(depth: int) -> list[Rule]:
     """timm's ViT with a classifier."""
-    rules = [
+    return [
         Rule("sat_encoder.model.cls_token", ("vit.embeddings.cls_token",)),
         Rule("sat_encoder.model.pos_embed", ("vit.embeddings.position_embeddings",)),
         *renamed(
@@ -91,19 +91,5 @@ def _satellite(depth: int) -> list[Rule]:
                 ("sat_encoder.model.head", "classifier"),
             ]
         ),
+        *timm_blocks("sat_encoder.model.", depth),
     ]
-    for n in range(max(1, depth)):
-        a, b = f"sat_encoder.model.blocks.{n}", f"vit.encoder.layer.{n}"
-        for kind in ("weight", "bias"):
-            qkv = tuple(f"{b}.attention.attention.{part}.{kind}" for part in ("query", "key", "value"))
-            rules.append(Rule(f"{a}.attn.qkv.{kind}", qkv))
-        rules += renamed(
-            [
-                (f"{a}.norm1", f"{b}.layernorm_before"),
-                (f"{a}.attn.proj", f"{b}.attention.output.dense"),
-                (f"{a}.norm2", f"{b}.layernorm_after"),
-                (f"{a}.mlp.fc1", f"{b}.intermediate.dense"),
-                (f"{a}.mlp.fc2", f"{b}.output.dense"),
-            ]
-        )
-    return rules

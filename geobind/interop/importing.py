@@ -13,11 +13,17 @@ from geobind.interop.open_clip import open_clip
 from geobind.interop.options import Activation, ImportOptions
 from geobind.interop.reading import State, read_state
 from geobind.interop.sat2cap import sat2cap
+from geobind.interop.satmae import satmae
 from geobind.space import GeoBind
 
 Reader = Callable[[State, Path, Path, ImportOptions], GeoBind]
 
-SYSTEMS: dict[str, Reader] = {"sat2cap": sat2cap, "geoclap": geoclap, "open_clip": open_clip}
+SYSTEMS: dict[str, Reader] = {
+    "sat2cap": sat2cap,
+    "geoclap": geoclap,
+    "open_clip": open_clip,
+    "satmae": satmae,
+}
 """What can be read, by the name that `--as` takes."""
 
 # A key of each system that no other has, by which a file is told; those that cannot be read have a reason.
@@ -27,6 +33,7 @@ _SIGNS = (
     ("visual.transformer.resblocks.", "open_clip"),
     ("sat_encoder.encoder.", "psm"),
     ("model.location.", "satclip"),
+    ("channel_cls_embed", "satmae"),
     ("visual.", "open_clip, but not a ViT (ResNet CLIPs are not covered)"),
 )
 _REFUSED = {
@@ -51,7 +58,7 @@ def import_checkpoint(
     ...                   tokenizer="openai/clip-vit-base-patch32", activation="gelu")
     GeoBind(dim=512, modalities=satellite, text)
 
-    system: "sat2cap", "geoclap" or "open_clip". tokenizer: folder or Hub id of the text tower's words,
+    system: "sat2cap", "geoclap", "open_clip" or "satmae". tokenizer: folder or Hub id of the text tower's words,
     which checkpoints do not hold. activation: open_clip without its configuration. modality: what the
     pictures of an open_clip checkpoint are ("image" for BioCLIP). target: folder or Hub id of the frozen
     joint model that the checkpoint was trained against and does not hold.

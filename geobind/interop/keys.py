@@ -40,6 +40,26 @@ def under(prefix: str, cls: Any, config: Any) -> list[Rule]:
     return [Rule(f"{prefix}{key}", (key,)) for key in keys]
 
 
+def timm_blocks(prefix: str, depth: int) -> list[Rule]:
+    """Rules for the blocks of timm's ViT, to those of transformers: the query, key and value are one there."""
+    rules = []
+    for n in range(max(1, depth)):
+        a, b = f"{prefix}blocks.{n}", f"vit.encoder.layer.{n}"
+        for kind in ("weight", "bias"):
+            qkv = tuple(f"{b}.attention.attention.{part}.{kind}" for part in ("query", "key", "value"))
+            rules.append(Rule(f"{a}.attn.qkv.{kind}", qkv))
+        rules += renamed(
+            [
+                (f"{a}.norm1", f"{b}.layernorm_before"),
+                (f"{a}.attn.proj", f"{b}.attention.output.dense"),
+                (f"{a}.norm2", f"{b}.layernorm_after"),
+                (f"{a}.mlp.fc1", f"{b}.intermediate.dense"),
+                (f"{a}.mlp.fc2", f"{b}.output.dense"),
+            ]
+        )
+    return rules
+
+
 def convert(
     state: State, parts: Mapping[str, Sequence[Rule]], *, name: str, ignored: Collection[str] = ()
 ) -> dict[str, State]:

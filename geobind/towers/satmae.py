@@ -9,12 +9,14 @@ from torch import Tensor
 
 from geobind.towers.base import register
 from geobind.towers.checkpoints import checkpoint, preprocessor
+from geobind.towers.condition import ConditionedTower
 from geobind.towers.pixels import PixelProcessor, as_augment, image_transform, save_image_transform
-from geobind.towers.pretrained import ConfigValue, PretrainedTower, load_config, load_model
+from geobind.towers.place_time import ConditionValue, as_condition
+from geobind.towers.pretrained import ConfigValue, load_config, load_model
 
 
 @register("satmae")
-class SatMae(PretrainedTower):
+class SatMae(ConditionedTower):
     """A ViT with its classifier: (batch, classes) logits through ReLU, then the head to the space.
 
     >>> SatMae("satellite", weights="runs/geoclap/satellite")
@@ -25,7 +27,8 @@ class SatMae(PretrainedTower):
 
     weights: a folder or Hub id with a ViTForImageClassification in safetensors; "none" takes `config`
     (a mapping, or the path of a config.json). classes: of a model without weights.
-    augment: as for `clip`. Raises GeoBindError where weights are missing.
+    augment, condition, adapters, unfreeze: as for `clip`.
+    Raises GeoBindError where weights are missing.
     """
 
     def __init__(
@@ -36,6 +39,9 @@ class SatMae(PretrainedTower):
         config: ConfigValue | None = None,
         classes: int = 1000,
         augment: bool | dict[str, Any] = True,
+        condition: ConditionValue | None = None,
+        adapters: dict[str, Any] | None = None,
+        unfreeze: int | None = None,
     ) -> None:
         from transformers import ViTForImageClassification
 
@@ -52,10 +58,13 @@ class SatMae(PretrainedTower):
             "size": own.image_size, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "fit": "crop",
         }  # fmt: skip
         self.transform = image_transform(preprocessor(source), usual, {}, as_augment(modality, augment))
-        self.processor = PixelProcessor(modality, self.transform)
+        told = as_condition(condition)
+        self.processor = PixelProcessor(modality, self.transform, told)
+        self.condition_on(told, source)
+        self.learn_partly(adapters, unfreeze, source)
         self.forget("config", "classes")
 
-    def encode(self, pixels: Tensor) -> Tensor:  # type: ignore[override]
+    def features(self, pixels: Tensor) -> Tensor:
         return self.model(pixel_values=pixels).logits.relu()
 
     def save_encoder(self, folder: Path) -> None:

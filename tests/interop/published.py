@@ -265,3 +265,24 @@ def save_wide_clip_tokenizer(folder: Path) -> Path:
     vocab |= {"<|startoftext|>": 49_406, "<|endoftext|>": 49_407}
     CLIPTokenizer(vocab=vocab, merges=[]).save_pretrained(folder)
     return folder
+
+
+# --- SatMAE ------------------------------------------------------------------------------------------------
+
+
+def satmae_state(*, width=768, depth=12, side=12, classes=62) -> State:
+    """finetune-vit-base-e7.pth of fMoW-Sentinel: three groups of bands, patches of 8 of 96 pixels."""
+    state = timm_vit_state("", width=width, depth=depth, classes=classes)
+    for key in ("patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"):
+        del state[key]
+    shapes: dict[str, tuple[int, ...]] = {
+        "pos_embed": (1, side**2 + 1, width - 256),
+        "channel_embed": (1, 3, 256), "channel_cls_embed": (1, 1, 256),
+        "fc_norm.weight": (width,), "fc_norm.bias": (width,),
+    }  # fmt: skip
+    for n, bands in enumerate((4, 4, 2)):
+        shapes |= {
+            f"patch_embed.{n}.proj.weight": (width, bands, 8, 8),
+            f"patch_embed.{n}.proj.bias": (width,),
+        }
+    return state | weights(torch.Generator().manual_seed(4), **shapes)

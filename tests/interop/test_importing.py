@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from geobind import GeoBind, GeoBindError, GeoBindWarning, import_checkpoint
+from geobind.towers.base import fingerprint
 from tests.interop import published
 from tests.models import CLAP_CONFIG, save_clap_tokenizer
 
@@ -152,6 +153,51 @@ def test_geoclap(tmp_path):
         expected = audio(input_features=mel["mel"], is_longer=mel["longer"][:, None]).audio_embeds
         close(space.embed("audio", sounds), expected)
         close(space.embed("text", ["rain on a tent"]), text(input_ids=batch).text_embeds)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_satmae_gives_geoclap_its_blocks_and_the_rest_is_drawn_the_same_each_time(tmp_path, norm):
+    state = published.satmae_state()
+    if norm:  # a model fine-tuned on the class token
+        state |= {"norm.weight": state.pop("fc_norm.weight"), "norm.bias": state.pop("fc_norm.bias")}
+    torch.save({"model": state, "epoch": 7}, tmp_path / "finetune-vit-base-e7.pth")
+    spaces = []
+    for name in ("one", "two"):
+        with pytest.warns(GeoBindWarning, match="12 blocks were taken.*train the tower before"):
+            spaces.append(import_checkpoint(tmp_path / "finetune-vit-base-e7.pth", "satmae", tmp_path / name))
+    tower, other = (space.tower("satellite") for space in spaces)
+    assert fingerprint(tower) == fingerprint(other)
+
+    # The same function as timm's ViT with SatMAE's blocks and the tower's own other weights.
+    mixed = dict(state)
+    embeddings = tower.model.vit.embeddings
+    mixed["patch_embed.proj.weight"] = embeddings.patch_embeddings.projection.weight
+    mixed["patch_embed.proj.bias"] = embeddings.patch_embeddings.projection.bias
+    mixed["pos_embed"] = embeddings.position_embeddings
+    mixed |= {f"head.{key}": value for key, value in tower.model.classifier.state_dict().items()}
+    if not norm:
+        mixed |= {"norm.weight": torch.ones(768), "norm.bias": torch.zeros(768)}
+    pixels = tower.processor({"satellite": picture()})["pixels"][None]
+    with torch.inference_mode():
+        expected = published.evaluate_timm_vit(mixed, "", pixels).relu()
+        close(torch.nn.functional.normalize(tower.encode(pixels)).numpy(), expected)
+
+    positions = embeddings.position_embeddings[0].reshape(-1, 768)
+    assert not positions[0].any()
+    row, column, rate = 3, 5, 1e-4 ** (2 / 192)
+    found = positions[1 + row * 14 + column, [2, 194, 386, 578]]
+    waves = [math.sin(column * rate), math.cos(column * rate), math.sin(row * rate), math.cos(row * rate)]
+    assert found.tolist() == pytest.approx(waves, abs=1e-6)
+    assert tower.model.classifier.weight.std().item() == pytest.approx(2e-5, rel=0.01)
+
+
+def test_satmae_of_another_kind_is_refused(tmp_path):
+    state = published.satmae_state(depth=1)
+    torch.save({"model": state | {"blocks.0.gamma": torch.ones(1)}}, tmp_path / "odd.pth")
+    refuses(tmp_path, "has unexpected 1 keys \\(blocks.0.gamma\\)", tmp_path / "odd.pth", "satmae")
+    rgb = published.timm_vit_state("", depth=1)
+    torch.save({"model": rgb}, tmp_path / "rgb.pth")
+    refuses(tmp_path, "no checkpoint of satmae: its keys begin with", tmp_path / "rgb.pth", "satmae")
 
 
 def test_geoclap_on_frozen_embeddings_takes_sound_and_text_from_its_target(tmp_path):

@@ -3,22 +3,24 @@
 * the printed numbers stand in their columns whether there is a run or not;
 * ours are those of the published protocol, each in its direction, as a fraction in percent;
 * the line CLIP is the baseline's; a line without a run is empty;
-* the command names recipes, losses and keys that exist.
+* the command names recipes, losses and keys that exist, and runs as it stands in the Makefile.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from geobind import Recipe
 from scripts.published_tables import TABLES, fill, tables
-from tests.recipes.small import ROOT
+from tests.recipes.small import ROOT, small
 
 pytestmark = pytest.mark.filterwarnings("ignore::geobind.errors.GeoBindWarning")  # of the replicas' quirks
 
@@ -86,3 +88,45 @@ def test_the_command_names_what_exists(tmp_path):
     assert losses["soundingearth-native"] == "triplet"
     assert losses["soundingearth-batch"] == "batch_triplet"
     assert losses["soundingearth-contrastive"] == losses["geobind"] == "infonce"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+def test_the_command_fills_both_tables(data, weights, tmp_path):
+    """The commands of the Makefile themselves, with changes behind each `bind` that make its towers small."""
+    for name in ("Makefile", "recipes", "scripts", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    changes = {}
+    for name in ("geobind", "soundingearth"):
+        chosen = {key: value for key, value in small(name, data, weights).items() if key != "data"}
+        changes[name] = [part for item in chosen.items() for part in ("--set", "{}={}".format(*item))]
+    wrapper = f"""#!{sys.executable}
+import os, sys
+os.environ["PYTHONPATH"] = {str(ROOT)!r}
+arguments = sys.argv[1:]
+if arguments[0] == "bind":
+    arguments += {changes!r}[os.path.basename(arguments[1]).removesuffix(".yaml")] + ["--workers", "0"]
+os.execv({sys.executable!r}, [{sys.executable!r}, "-m", "geobind", *arguments])
+"""
+    (tmp_path / "bin").mkdir()
+    for name, script in {
+        "geobind": wrapper,
+        "python": f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n',
+    }.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "tables", f"DATA={data}", "BASELINES=native", "BIN=bin", "INSTALLED=bin/python"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "160"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    titles = [line for line in done.stdout.splitlines() if line.startswith("Table ")]
+    assert [title[:7] for title in titles] == ["Table 1", "Table 2"]
+    ours = re.findall(
+        r"^GeoBind +[\d.]+ % +[\d.]+ +[\d.]+ % +[\d.]+ +[\d.]+ % +[\d.]+ +\d+$", done.stdout, re.M
+    )
+    assert len(ours) == 2
+    assert re.search(r"native triplets +18.59 % +749 +[\d.]+ %", done.stdout)
+    assert re.search(r"SoundingEarth, contrastive +29.12 % +565 *$", done.stdout, re.M)  # no run, no number
