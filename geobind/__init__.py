@@ -14,7 +14,7 @@ _PUBLIC = {
     "Stage": "geobind.binding.stage",
     "Link": "geobind.binding.stage",
     "bind": "geobind.binding.loop",
-    "Evaluation": "geobind.retrieval.evaluation",
+    "Evaluation": "geobind.retrieval.items",
     "evaluate": "geobind.retrieval.evaluation",
     "Gallery": "geobind.gallery.store",
     "Filter": "geobind.gallery.filters",
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from geobind.mapping.geotiff import read_map
     from geobind.mapping.run import map, write_map
     from geobind.recipe import Recipe
-    from geobind.retrieval.evaluation import Evaluation, evaluate
+    from geobind.retrieval.evaluation import evaluate
+    from geobind.retrieval.items import Evaluation
     from geobind.retrieval.query import Query, Term
     from geobind.retrieval.scores import calibrate, score
     from geobind.space import GeoBind

@@ -22,7 +22,7 @@ from geobind.binding.stage import SHORT_FORM, Link, Stage
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, did_you_mean, first_problem, shorten
 from geobind.retrieval.baseline import with_stand_ins
-from geobind.retrieval.evaluation import Evaluation, Protocol
+from geobind.retrieval.items import Evaluation, Protocol
 from geobind.space import GeoBind
 from geobind.storage import write_text
 from geobind.towers.base import Tower, build_tower

@@ -23,7 +23,8 @@ from geobind.console import add_row, size_text, table
 from geobind.errors import GeoBindError
 from geobind.interop.examples import example_rows
 from geobind.interop.folders import check_new, write_new
-from geobind.retrieval.evaluation import Evaluation, evaluate
+from geobind.retrieval.evaluation import evaluate
+from geobind.retrieval.items import Evaluation
 from geobind.retrieval.report import Report
 from geobind.space import GeoBind
 from geobind.towers.base import Row, Tower

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, GeoBindWarning, MediaError
-from geobind.retrieval.evaluation import Evaluation, evaluate
+from geobind.retrieval.evaluation import evaluate
+from geobind.retrieval.items import Evaluation
 from geobind.retrieval.metrics import GROUP_METRICS, PARTNER_METRICS
 from geobind.retrieval.report import Report
 from geobind.space import GeoBind

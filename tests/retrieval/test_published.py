@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from geobind.cli import app
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError
-from geobind.retrieval.evaluation import Evaluation
+from geobind.retrieval.items import Evaluation
 from geobind.retrieval.published import PUBLISHED_METRICS, published_chance, published_metrics
 from tests.retrieval.test_evaluation import run, space_of
 from tests.toy import write_recipe

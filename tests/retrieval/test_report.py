@@ -23,7 +23,8 @@ from rich.console import Console
 
 from geobind.errors import GeoBindError
 from geobind.retrieval import report as module
-from geobind.retrieval.evaluation import Evaluation, evaluate
+from geobind.retrieval.evaluation import evaluate
+from geobind.retrieval.items import Evaluation
 from geobind.retrieval.metrics import GROUP_METRICS, PARTNER_METRICS
 from geobind.retrieval.report import Report
 from tests.spaces import vector_pairs, vector_space

@@ -20,9 +20,20 @@ import pytest
 import torch
 from PIL import Image
 
-from geobind import GeoBind, GeoBindError, GeoBindWarning, MediaError, Pairs, Stage, bind
+from geobind import (
+    Evaluation,
+    GeoBind,
+    GeoBindError,
+    GeoBindWarning,
+    MediaError,
+    Pairs,
+    Stage,
+    bind,
+    evaluate,
+)
 from geobind.binding.cache import cache_targets
 from geobind.retrieval.baseline import with_stand_ins
+from geobind.retrieval.ranks import Partners, partner_ranks
 from geobind.towers.base import build_tower, fingerprint, load_tower
 from geobind.towers.clip import ClipVision
 from geobind.towers.hf import HfVision
@@ -282,6 +293,25 @@ def test_a_stage_on_rows_without_place_and_time_says_so():
     with pytest.warns(GeoBindWarning, match="or a stage rows with these columns") as caught:
         bind(space, stage, progress=False)
     assert len(caught) == 1
+
+
+def test_one_picture_at_two_times_is_two_items_when_judged():
+    """All tiles are one file's value; only their dates differ, and each is embedded with its own."""
+    season = build_tower("vector", modality="season", dim=24, width=24, standardize=False)
+    space, pairs = GeoBind(24, [season, tower("sphere", augment=False)]), dated_pairs(12)
+    space.record_binding(["satellite"], {("satellite", "season"): 0.07})
+    evaluation = Evaluation(("satellite", "season"), pairs, split=None)
+    there, back = evaluate(space, [evaluation], progress=False, draws=2, device="cpu").rows
+    assert (there["queries"], there["gallery_size"], back["gallery_size"]) == (12, 12, 12)
+    satellite, target = space.embed_rows("satellite", pairs), space.embed_rows("season", pairs)
+    ranks = partner_ranks(
+        satellite, target, Partners.from_places([[n] for n in range(12)], [[n] for n in range(12)])
+    )
+    assert there["mrr"] == pytest.approx(np.mean(1 / ranks))
+    plain = GeoBind(24, [season, ClipVision("satellite", config=CLIP_CONFIG)])
+    plain.record_binding(["satellite"], {("satellite", "season"): 0.07})
+    with pytest.raises(GeoBindError, match="a gallery of 1 satellite"):
+        evaluate(plain, [evaluation], progress=False)
 
 
 def test_cached_targets_tell_dates_apart():
