@@ -131,8 +131,10 @@ def search(
     modality: Annotated[str | None, typer.Option(help="Only rows of this modality.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL on any column: \"product_id LIKE 'S2A%'\".")] = None,
     score: Annotated[
-        Literal["cosine", "logit", "percentile"],
-        typer.Option(help="What the score is; percentile needs geobind calibrate."),
+        Literal["cosine", "logit", "probability", "percentile"],
+        typer.Option(
+            help="logit, probability (among the rows compared): pairs that a stage has linked; percentile: after geobind calibrate."
+        ),
     ] = "cosine",
     recall: Annotated[
         float | None,

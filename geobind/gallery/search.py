@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -110,32 +110,38 @@ def search(
         raise GeoBindError(f"no score {scored!r}{did_you_mean(scored, get_args(Score))}")
     keep = filter or Filter()
     asked = _query(query)
+    if recall is not None and (asked.combine != "sum" or scored == "probability"):
+        way = scored if asked.combine == "sum" else asked.combine
+        raise GeoBindError(f"a search by {way} compares every row: leave out recall")
     snapshot = gallery.snapshot()
     vectors = _query_vectors(space, snapshot, asked, device)
-    if recall is not None and asked.combine != "sum":
-        raise GeoBindError(f"a query combined by {asked.combine} compares every row: leave out recall")
+    between = None if scored == "cosine" else _between(space, snapshot, asked, keep, scored)
     matrix = matrix_of(snapshot) if recall is None or keep.any else None
     chosen = _chosen(snapshot, matrix, keep) if matrix is not None and keep.any else None
     searched = len(snapshot) if chosen is None else len(chosen)
-    probes = None
-    if recall is not None:
-        probes = probes_for(gallery, recall, searched / max(len(snapshot), 1))
-        if chosen is not None and (searched <= FEW or keep.polygon is not None):
-            probes = None
-    if probes is not None:
+    probes = None if recall is None else probes_for(gallery, recall, searched / max(len(snapshot), 1))
+    others = np.zeros(0, np.float32)  # cosines of rows that are compared, but found no further
+    if probes is not None and keep.polygon is None and (chosen is None or searched > FEW):
         condition = " AND ".join(part for part in (keep.box_sql(), keep.sql()) if part) or None
         found = approximate(snapshot, vectors[0], k, probes, condition, _COLUMNS)
     else:
         matrix = matrix or matrix_of(snapshot)
         if asked.combine != "sum":
-            scores = asked.conjunction(matrix.cosines(vectors, chosen))
-            best = np.argsort(-scores, kind="stable")[:k]
-            positions = best if chosen is None else chosen[best]
-            hits = _hits(snapshot.take(matrix.rows[positions], _COLUMNS), scores[best])
-            return Results(list(hits), searched, asked.combine)
+            shares = asked.conjunction(matrix.cosines(vectors, chosen))
+            best = np.argsort(-shares, kind="stable")[:k]
+            found = snapshot.take(matrix.rows[best if chosen is None else chosen[best]], _COLUMNS)
+            return Results(_hits(found, shares[best]), searched, asked.combine)
         positions, _ = matrix.nearest(vectors[0], max(_SPARE * k, _LEAST), chosen)
         found = snapshot.take(matrix.rows[positions], _COLUMNS)
-    return Results(list(_rescored(space, found, asked, vectors[0], k, scored)), searched, scored)
+        if scored == "probability":
+            taken = positions if chosen is None else np.searchsorted(chosen, positions)
+            others = np.delete(matrix.cosines(vectors, chosen)[0], taken)
+    cosines = found["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, snapshot.dim) @ vectors[0]
+    order = np.argsort(-cosines, kind="stable")
+    scores = cosines[order]
+    if space is not None and between is not None and len(scores):
+        scores = score(space, between, np.concatenate([scores, others]), scored)
+    return Results(_hits(found.take(pa.array(order[:k])), scores[:k]), searched, scored)
 
 
 def _query(query: Query | str | ArrayLike) -> Query:
@@ -179,35 +185,30 @@ def _chosen(gallery: Gallery, matrix: Matrix, keep: Filter) -> NDArray[np.intp] 
     return None if mask is None else np.flatnonzero(mask)
 
 
-def _rescored(
-    space: GeoBind | None, found: pa.Table, query: Query, vector: NDArray[np.float32], k: int, scored: Score
-) -> Iterator[Hit]:
-    """The k best of some candidates, by the vectors of the table."""
-    if found.num_rows == 0:
-        return
-    cosines = found["embedding"].combine_chunks().flatten().to_numpy().reshape(found.num_rows, -1) @ vector
-    order = np.argsort(-cosines, kind="stable")[:k]
-    scores = cosines[order]
-    if scored != "cosine":
-        modalities = {found["modality"][int(i)].as_py() for i in order} | {
-            term.modality for term in query.terms
-        }
-        if space is None or len(query.terms) != 1 or len(modalities) > 2:
-            raise GeoBindError(
-                f"{scored} is of a query of one value and a gallery of one modality: use cosine, or filter by modality"
-            )
-        between = (query.terms[0].modality, found["modality"][int(order[0])].as_py())
-        scores = score(space, between, scores, scored)
-    yield from _hits(found.take(pa.array(order)), scores)
+def _between(
+    space: GeoBind | None, gallery: Gallery, query: Query, keep: Filter, scored: Score
+) -> tuple[str, str]:
+    """The modalities of a query and of the rows it is compared with, where there is one of each."""
+    asked = query.terms[0]
+    kinds = [keep.modality] if keep.modality else gallery.modalities
+    plain = query.combine == "sum" and len(query.terms) == 1 and asked.weight > 0
+    if space is None or not plain or asked.modality == VECTOR or len(kinds) > 1:
+        raise GeoBindError(
+            f"{scored} is of a query of one wanted value and rows of one modality: use cosine, or filter by modality"
+        )
+    return asked.modality, kinds[0] if kinds else asked.modality
 
 
-def _hits(found: pa.Table, scores: NDArray[np.float32]) -> Iterator[Hit]:
-    for value, row in zip(scores.tolist(), found.drop_columns("embedding").to_pylist(), strict=True):
-        yield Hit(
+def _hits(found: pa.Table, scores: NDArray[np.float32]) -> list[Hit]:
+    rows = found.drop_columns("embedding").to_pylist()
+    return [
+        Hit(
             score=value, unique_id=row["unique_id"], modality=row["modality"], source=row["source"],
             latitude=row["centre_lat"], longitude=row["centre_lon"], timestamp=row["timestamp"],
             geometry=row["geometry"],
-        )  # fmt: skip
+        )
+        for value, row in zip(scores.tolist(), rows, strict=True)
+    ]  # fmt: skip
 
 
 def _geometry(hit: Hit) -> dict[str, Any] | None:

@@ -59,6 +59,7 @@ class Query:
 
     * "sum": the cosine of x and sum_i w_i u_i, where u_i = (v_i - c) / |v_i - c|. Modalities lie in
       cones of their own (the modality gap); the centre is what all values of one share, and says nothing.
+      A single term is not centred: its cosines are those of `GeoBind.similarity`.
     * "product": prod_i p_i^|w_i|, and "minimum": min_i p_i, the two readings of AND. p_i is the percentile of
       the cosine of v_i and x among all x that are compared, in 0..1; for an unwanted term 1 minus it.
 
@@ -117,6 +118,7 @@ class Query:
             raise GeoBindError(f"a query combined by {self.combine} is no single vector: use scores()")
         parts = self.vectors(space, device=device)
         known = space.centres if centres is None else centres
+        known = known if len(parts) > 1 else {}
         total = np.zeros(space.dim, np.float32)
         for term, part in zip(self.terms, parts, strict=True):
             if term.modality in known:

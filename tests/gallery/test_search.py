@@ -14,6 +14,7 @@ from geobind.gallery.page import write_page
 from geobind.gallery.schema import Origin, rows
 from geobind.gallery.store import Gallery
 from geobind.retrieval.query import percentile
+from geobind.retrieval.scores import calibrate, score
 from tests.gallery.conftest import DIM, ORIGIN, N
 
 QUERY = np.random.default_rng(5).normal(size=DIM)
@@ -126,6 +127,41 @@ def test_the_index_reaches_the_recall_it_is_asked_for(tmp_path, monkeypatch, run
     assert sources(search(None, gallery, -hidden[0], k=1, recall=0.9)) == ["new"]
     with pytest.raises(GeoBindError, match="give a share between"):
         search(None, gallery, hidden[0], recall=98)
+
+
+def test_scores_of_the_results_are_those_of_all_rows(space, tmp_path, run):
+    """Through the command line: logit and probability by the pair's temperature, percentile after calibrating."""
+    words = [a + b for a in "abcdefgh" for b in "abcdefgh"]
+    gallery = Gallery(tmp_path / "g", space=str(tmp_path / "space"))
+    vectors = space.embed("text", words)
+    gallery.add(rows(vectors, origin=Origin.of(space, "text"), sources=words))
+    calibrate(space, {"location": space.embed("location", [(i, 2 * i) for i in range(40)]), "text": vectors})
+    space.temperatures["location", "text"] = 0.1
+    space.save_pretrained(tmp_path / "space")
+    cosines = space.similarity(space.embed("location", [(3.0, 4.0)]), vectors)[0]
+    order = np.argsort(-cosines)[:5]
+
+    def scores(*options):
+        status, out, error = run("search", gallery.uri, "location:3,4", "-k", 5, "--json", *options)
+        return [hit["score"] for hit in json.loads(out)] if status == 0 else error
+
+    np.testing.assert_allclose(scores(), cosines[order], atol=1e-6)
+    for kind, tolerance in (("logit", 1e-5), ("percentile", 1e-6), ("probability", 1e-3)):
+        wanted = score(space, ("location", "text"), cosines, kind)[order]
+        np.testing.assert_allclose(scores("--score", kind), wanted, rtol=tolerance)
+    few = np.flatnonzero([word < "b" for word in words])
+    wanted = np.sort(score(space, ("location", "text"), cosines[few], "probability"))[::-1][:5]
+    np.testing.assert_allclose(scores("--score", "probability", "--where", "source < 'b'"), wanted, rtol=1e-3)
+    assert scores("--score", "probability", "--modality", "audio") == []
+    assert "leave out recall" in scores("--score", "probability", "--recall", 0.9)
+    del space.temperatures["location", "text"]
+    space.calibration.clear()
+    space.save_pretrained(tmp_path / "space")
+    assert "never calibrated" in scores("--score", "percentile")
+    assert "no stage has linked location and text" in scores("--score", "probability")
+    status, _, error = run("search", gallery.uri, "+text:ab +text:ba", "--score", "logit")
+    assert status == 1
+    assert "one wanted value" in error
 
 
 def test_where_the_index_stays_below_the_recall_all_rows_are_compared(tmp_path, monkeypatch):

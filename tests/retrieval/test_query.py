@@ -90,7 +90,7 @@ def test_the_vector_is_the_weighted_sum_of_centred_unit_vectors(space, tmp_path)
 
 
 def test_centring_makes_what_all_values_share_say_nothing(space):
-    """Two modalities with offsets of very different size: without centres the offset outvotes the content."""
+    """Where the offset of a modality is large, it outvotes the content of a query of several values."""
     rng = np.random.default_rng(0)
     content = rng.normal(size=(200, DIM))
     offset = np.zeros(DIM)
@@ -100,9 +100,17 @@ def test_centring_makes_what_all_values_share_say_nothing(space):
     tiles = content / np.linalg.norm(content, axis=1, keepdims=True)
     found = {}
     for name, centres in (("plain", None), ("centred", {"vector": centre(queries)})):
-        scores = np.stack([Query([Term("vector", q)]).scores(space, tiles, centres=centres) for q in queries])
+        asked = [Query([Term("vector", q), Term("vector", q, 0.5)]) for q in queries]
+        scores = np.stack([query.scores(space, tiles, centres=centres) for query in asked])
         found[name] = (scores.argmax(1) == np.arange(200)).mean()
     assert found["centred"] > 0.8 > 0.2 > found["plain"]
+
+
+def test_a_single_value_is_not_centred_so_that_its_cosines_are_those_of_similarity(space):
+    centres = {"text": centre(space.embed("text", ["bad", "gap"]))}
+    np.testing.assert_allclose(
+        Query.parse("-text:bed").vector(space, centres=centres), -space.embed("text", ["bed"])[0], atol=1e-6
+    )
 
 
 def test_templates_are_averaged(space):
