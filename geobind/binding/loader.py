@@ -26,12 +26,22 @@ Item = tuple[int, dict[str, Batch], list[str]]
 
 @dataclass
 class StageBatch:
-    """Rows of one process: their indices, place ids and the processed values of each modality."""
+    """Rows of one process: their indices, place ids and the processed values of each modality, in parts.
+
+    A part has the rows that pass through the towers at once: all, or the stage's `micro_batch`.
+    """
 
     rows: np.ndarray
     places: Tensor
-    batches: dict[str, Batch]
+    parts: list[dict[str, Batch]]
     unreadable: list[str]
+
+    def pin_memory(self) -> StageBatch:
+        """Called by the loader where there is a device, so that copies to it wait for nothing."""
+        for part in self.parts:
+            for batch in part.values():
+                batch.update({key: value.pin_memory() for key, value in batch.items()})
+        return self
 
 
 class _StageRows(Dataset[Item]):
@@ -83,17 +93,23 @@ class _Order(Sampler[list[tuple[int, int]]]):
 
 
 class _Collate:
-    def __init__(self, processors: dict[str, Processor], places: np.ndarray) -> None:
-        self.processors, self.places = processors, places
+    def __init__(self, processors: dict[str, Processor], places: np.ndarray, micro_batch: int | None) -> None:
+        self.processors, self.places, self.micro_batch = processors, places, micro_batch
 
     def __call__(self, items: list[Item]) -> StageBatch:
         rows = np.array([row for row, _, _ in items])
-        batches = {
-            modality: processor.collate([values[modality] for _, values, _ in items])
-            for modality, processor in self.processors.items()
-        }
+        size = self.micro_batch or len(items)
+        parts = [
+            {
+                modality: processor.collate(
+                    [values[modality] for _, values, _ in items[start : start + size]]
+                )
+                for modality, processor in self.processors.items()
+            }
+            for start in range(0, len(items), size)
+        ]
         unreadable = [message for _, _, messages in items for message in messages]
-        return StageBatch(rows, torch.from_numpy(self.places[rows]), batches, unreadable)
+        return StageBatch(rows, torch.from_numpy(self.places[rows]), parts, unreadable)
 
 
 class StageLoader:
@@ -109,7 +125,7 @@ class StageLoader:
         self._loader = DataLoader(
             _StageRows(pairs, learners, frozen, stage.seed),
             batch_sampler=self._order,
-            collate_fn=_Collate(learners | frozen, pairs.places),
+            collate_fn=_Collate(learners | frozen, pairs.places, stage.micro_batch),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.accelerator.is_available(),

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from torch.nn import functional as F
 
 from geobind.binding import optim
 from geobind.binding.cache import Targets
 from geobind.binding.checkpoint import Checkpoints
+from geobind.binding.gradient import backward
 from geobind.binding.loader import StageBatch, StageLoader
 from geobind.binding.model import Binder, stage_loss
 from geobind.binding.negatives import ExtraNegatives
@@ -132,7 +134,7 @@ class _Training:
         for modality in self.uncached:
             space.tower(modality).to(accelerator.device).eval()
         self.extra = ExtraNegatives(space, stage, pairs, targets)
-        self.binder = Binder(space, stage.moving, stage.links)
+        self.binder = Binder(space, stage.moving, stage.links, norms_learn=stage.micro_batch is None)
         lr = optim.learning_rate(space, stage)
         optimizer = optim.optimizer(self.binder, stage, lr)
         self.scheduler = optim.schedule(optimizer, stage, lr, self.steps)
@@ -173,24 +175,21 @@ class _Training:
             raise MediaError(batch.unreadable[0])
         accelerator, report = self.accelerator, self.report
         report.unreadable += batch.unreadable
-        # Dropout is drawn from (seed, step, process): resuming needs no random state.
-        seeds = np.random.SeedSequence([self.stage.seed, report.step, accelerator.process_index])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
-
-        inputs = {
-            modality: {key: value.to(accelerator.device, non_blocking=True) for key, value in values.items()}
-            for modality, values in batch.batches.items()
-        }
-        moving, scales = self.model({modality: inputs[modality] for modality in self.stage.moving})
-        embeddings = moving | self.frozen_embeddings(batch.rows, inputs)
-        everyone = {m: gather(vectors, accelerator.num_processes) for m, vectors in embeddings.items()}
+        frozen = self.frozen_embeddings(batch)
         places = accelerator.gather(batch.places.to(accelerator.device))
         rows = batch.rows
         if accelerator.num_processes > 1:
             rows = accelerator.gather(torch.from_numpy(rows).to(accelerator.device)).cpu().numpy()
         extra = self.extra.keys(report.step, rows, accelerator.device)
-        loss = stage_loss(everyone, scales, places, self.stage.links, self.stage.positives, extra)
-        accelerator.backward(loss)
+        everyone: dict[str, Tensor] = {}
+
+        def loss_of(moving: dict[str, Tensor], scales: Tensor) -> Tensor:
+            for modality, vectors in (moving | frozen).items():
+                everyone[modality] = gather(vectors, accelerator.num_processes)
+            return stage_loss(everyone, scales, places, self.stage.links, self.stage.positives, extra)
+
+        parts = [{modality: part[modality] for modality in self.stage.moving} for part in batch.parts]
+        loss = backward(accelerator, self.model, parts, loss_of, self._seed)
         if self.stage.clip_norm is not None:
             accelerator.clip_grad_norm_(self.binder.parameters(), self.stage.clip_norm)
         self.optimizer.step()
@@ -200,7 +199,7 @@ class _Training:
         self.binder.clamp()
         self.extra.push(everyone, places)
 
-        value = float(loss.detach())
+        value = float(loss)
         if not np.isfinite(value):
             raise GeoBindError(
                 f"stage {self.stage.name!r}: the loss is {value} at step {report.step + 1}, rows {batch.rows[:4].tolist()}...: "
@@ -210,16 +209,25 @@ class _Training:
         report.step_losses.append(value)
         return value
 
+    def _seed(self, part: int) -> None:
+        """Dropout is drawn from (seed, step, process, part): resuming needs no random state."""
+        words = [self.stage.seed, self.report.step, self.accelerator.process_index, part]
+        set_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
     @torch.no_grad()
-    def frozen_embeddings(self, rows: np.ndarray, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    def frozen_embeddings(self, batch: StageBatch) -> dict[str, Tensor]:
         """Unit embeddings of the frozen modalities: from the cache, or from their towers."""
         fixed = {
-            m: torch.from_numpy(target[rows]).to(self.accelerator.device)
+            m: torch.from_numpy(target[batch.rows]).to(self.accelerator.device)
             for m, target in self.targets.items()
         }
         for modality in self.uncached:
-            with self.accelerator.autocast():
-                fixed[modality] = F.normalize(self.space.tower(modality)(**inputs[modality]).float(), dim=-1)
+            tower, found = self.space.tower(modality), []
+            for part in batch.parts:
+                values = send_to_device(part[modality], self.accelerator.device, non_blocking=True)
+                with self.accelerator.autocast():
+                    found.append(tower(**values).float())
+            fixed[modality] = F.normalize(torch.cat(found), dim=-1)
         return fixed
 
     def end_epoch(self, epoch: int) -> None:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from geobind.binding.losses import CONTRASTIVE, TRIPLET, Keys, Positives
 from geobind.binding.stage import Link
@@ -17,7 +18,8 @@ from geobind.towers.base import Batch
 class Binder(nn.Module):
     """Learners to unit embeddings, and one logit scale a link.
 
-    `forward({modality: batch}) -> ({modality: (batch, dim)}, (links,) scales)`.
+    `forward({modality: batch}) -> ({modality: (batch, dim)}, (links,) scales)`. Without `norms_learn`,
+    batch normalisation stays in evaluation mode: an embedding does not depend on its neighbours.
     """
 
     fixed: Tensor
@@ -25,8 +27,11 @@ class Binder(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, space: GeoBind, learners: list[str], links: list[Link]) -> None:
+    def __init__(
+        self, space: GeoBind, learners: list[str], links: list[Link], *, norms_learn: bool = True
+    ) -> None:
         super().__init__()
+        self.norms_learn = norms_learn
         self.learners = nn.ModuleDict({modality: space.tower(modality) for modality in learners})
         self.links = links
         log_scales = {
@@ -40,6 +45,14 @@ class Binder(nn.Module):
         self.register_buffer("learned", torch.tensor(learned, dtype=torch.float32), persistent=False)
         # Without a gradient DDP would wait for it, and with one of zero AdamW would still decay it.
         self.log_scale = nn.Parameter(self.fixed.clone(), requires_grad=any(learned))
+
+    def train(self, mode: bool = True) -> Binder:
+        super().train(mode)
+        if not self.norms_learn:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, batches: dict[str, Batch]) -> tuple[dict[str, Tensor], Tensor]:
         embeddings = {

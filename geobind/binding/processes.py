@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 # Without this, several processes on a machine without a GPU would not notice each other.
@@ -15,6 +16,7 @@ _ON_CPU = not torch.accelerator.is_available()
 
 def make_accelerator(precision: str) -> Accelerator:
     """The accelerator of a stage, at its mixed precision ("no", "bf16", "fp16")."""
+    AcceleratorState._reset_state()  # it would refuse another precision than the stage's before
     return Accelerator(mixed_precision=precision, cpu=_ON_CPU)
 
 

@@ -85,6 +85,7 @@ class Stage(BaseModel):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(256, ge=2)
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
     lr: float | None = Field(None, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(1e-6, gt=0)

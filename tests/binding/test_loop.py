@@ -238,6 +238,7 @@ stages = {
     "plain": Stage(**short),
     "cached negatives": Stage(**short, extra_negatives=30),
     "queued negatives": Stage(**short, extra_negatives=30, cache_targets=False),
+    "in parts": Stage(**short, micro_batch=3),
     "triplet": Stage(**short, loss="triplet"),
     "batch triplet": Stage(**short, loss="batch_triplet"),
     "three links": Stage(learners=["satellite", "audio", "image"], links=links, pairs=three, **options),
@@ -268,7 +269,7 @@ def test_two_processes_equal_one_on_the_whole_batch(tmp_path):
 
     (alone,) = run(out="one")
     first, second = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", out="two")
-    assert len(alone) == 6
+    assert len(alone) == 7
     for name, values in alone.items():
         assert first[name] == pytest.approx(values, abs=1e-4), name
         assert first[name] == pytest.approx(second[name], abs=1e-6), name
