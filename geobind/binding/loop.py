@@ -134,7 +134,9 @@ class _Training:
         for modality in self.uncached:
             space.tower(modality).to(accelerator.device).eval()
         self.extra = ExtraNegatives(space, stage, pairs, targets)
-        self.binder = Binder(space, stage.moving, stage.links, norms_learn=stage.micro_batch is None)
+        self.binder = Binder(
+            space, stage.moving, stage.links, norms_learn=stage.micro_batch is None, compiled=stage.compile
+        )
         lr = optim.learning_rate(space, stage)
         optimizer = optim.optimizer(self.binder, stage, lr)
         self.scheduler = optim.schedule(optimizer, stage, lr, self.steps)

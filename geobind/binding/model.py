@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +30,16 @@ class Binder(nn.Module):
     high: Tensor
 
     def __init__(
-        self, space: GeoBind, learners: list[str], links: list[Link], *, norms_learn: bool = True
-    ) -> None:
+        self, space: GeoBind, learners: list[str], links: list[Link], *, norms_learn: bool = True,
+        compiled: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.norms_learn = norms_learn
         self.learners = nn.ModuleDict({modality: space.tower(modality) for modality in learners})
+        self._forward: dict[str, Callable[..., Tensor]] = dict(self.learners.items())
+        if compiled:  # with the random numbers of the plain tower, which cached gradients draw twice
+            options: dict[str, Any] = {"fallback_random": True}
+            self._forward = {m: torch.compile(tower, options=options) for m, tower in self.learners.items()}
         self.links = links
         log_scales = {
             "fixed": [math.log(1 / link.temperature) for link in links],
@@ -56,7 +63,7 @@ class Binder(nn.Module):
 
     def forward(self, batches: dict[str, Batch]) -> tuple[dict[str, Tensor], Tensor]:
         embeddings = {
-            modality: F.normalize(self.learners[modality](**batch).float(), dim=-1)
+            modality: F.normalize(self._forward[modality](**batch).float(), dim=-1)
             for modality, batch in batches.items()
         }
         return embeddings, self._scales()

@@ -20,14 +20,18 @@ def learning_rate(space: GeoBind, stage: Stage) -> float:
 
 
 def optimizer(module: nn.Module, stage: Stage, lr: float) -> torch.optim.AdamW:
-    """AdamW; biases, norms and temperatures (fewer than two axes) decay where the stage says so."""
+    """AdamW; biases, norms and temperatures (fewer than two axes) decay where the stage says so.
+
+    Fused: one pass over the weights instead of ten. Not with float16, whose scaler must see a step fail.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
     others = stage.weight_decay if stage.decay == "all" else 0.0
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": stage.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": others},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=stage.betas, eps=stage.eps)
+    fused = precision(stage) != "fp16"
+    return torch.optim.AdamW(groups, lr=lr, betas=stage.betas, eps=stage.eps, fused=fused)
 
 
 def schedule(optimizer: torch.optim.Optimizer, stage: Stage, lr: float, steps: int) -> LRScheduler:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -17,7 +18,11 @@ _ON_CPU = not torch.accelerator.is_available()
 def make_accelerator(precision: str) -> Accelerator:
     """The accelerator of a stage, at its mixed precision ("no", "bf16", "fp16")."""
     AcceleratorState._reset_state()  # it would refuse another precision than the stage's before
-    return Accelerator(mixed_precision=precision, cpu=_ON_CPU)
+    # A tower may leave a weight unused: a norm behind the pooling, a branch for long sounds. Where none does, a
+    # step costs one more walk through its graph, of which torch warns.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return Accelerator(mixed_precision=precision, cpu=_ON_CPU, kwargs_handlers=[unused])
 
 
 def is_main_process() -> bool:

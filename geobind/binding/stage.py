@@ -95,6 +95,7 @@ class Stage(BaseModel):
     restart_steps: Annotated[int, Field(ge=1)] | None = None
     clip_norm: float | None = Field(1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
 
     positives: Positives = "joint"
     rows_per_place: Annotated[int, Field(ge=1)] | None = None

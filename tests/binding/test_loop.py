@@ -228,8 +228,15 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
 # Each loss and each source of negatives once, and GeoCLAP's three learners with a temperature a link.
 SHARED = """
 import os, sys, json, pathlib, torch
-from geobind import Link, Stage, bind
-from tests.spaces import vector_pairs, vector_space
+from geobind import GeoBind, Link, Stage, Tower, bind
+from geobind.towers.vector import VectorProcessor
+from tests.spaces import DIM, WIDTHS, vector_pairs, vector_space
+class Spare(Tower):  # a weight that is never used, as ConvNeXt's last norm is not when its map is averaged
+    def __init__(self, modality):
+        super().__init__(modality, width=DIM, processor=VectorProcessor(modality, WIDTHS[modality]))
+        self.net, self.spare = torch.nn.Linear(WIDTHS[modality], DIM), torch.nn.Linear(2, 2)
+    def encode(self, vector):
+        return self.net(vector)
 options = {"epochs": 2, "batch_size": 16, "lr": 1e-2, "validation": 0.2}
 two, three = vector_pairs("satellite", "text"), vector_pairs("satellite", "audio", "image")
 short = {"learner": "satellite", "target": "text", "pairs": two, **options}
@@ -242,11 +249,16 @@ stages = {
     "triplet": Stage(**short, loss="triplet"),
     "batch triplet": Stage(**short, loss="batch_triplet"),
     "three links": Stage(learners=["satellite", "audio", "image"], links=links, pairs=three, **options),
+    "spare weights": Stage(**short),
+    "spare weights in parts": Stage(**short, micro_batch=3),
 }
 found = {}
 for name, stage in stages.items():
     torch.manual_seed(0)
-    report = bind(vector_space(*stage.modalities), stage, out=pathlib.Path(sys.argv[1], name), progress=False)
+    space = vector_space(*stage.modalities)
+    if name.startswith("spare"):
+        space = GeoBind(DIM, [Spare("satellite"), space.tower("text")])
+    report = bind(space, stage, out=pathlib.Path(sys.argv[1], name), progress=False)
     found[name] = [*report.losses, *report.temperatures.values()]
 pathlib.Path(sys.argv[1], f"found-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
 """
@@ -269,7 +281,7 @@ def test_two_processes_equal_one_on_the_whole_batch(tmp_path):
 
     (alone,) = run(out="one")
     first, second = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", out="two")
-    assert len(alone) == 7
+    assert len(alone) == 9
     for name, values in alone.items():
         assert first[name] == pytest.approx(values, abs=1e-4), name
         assert first[name] == pytest.approx(second[name], abs=1e-6), name

@@ -64,3 +64,53 @@ def test_a_learned_temperature_stays_in_its_range(start, push):
 def test_a_temperature_outside_its_range_is_refused():
     with pytest.raises(ValueError, match=r"0\.5 is not within its range 0\.01 to 0\.3"):
         Link("satellite", "text", temperature=0.5, temperature_range=(0.01, 0.3))
+
+
+def test_the_fused_optimiser_takes_the_steps_of_the_plain_one():
+    chosen = stage(weight_decay=0.3, precision="fp32")
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        binder = Binder(vector_space("satellite", "text"), chosen.moving, chosen.links)
+        optimizer = optim.optimizer(binder, chosen, lr=0.01)
+        assert optimizer.defaults["fused"]
+        if not fused:
+            plain = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps")}
+            optimizer = torch.optim.AdamW(optimizer.param_groups, **plain, fused=False, foreach=False)
+            for group in optimizer.param_groups:
+                group["fused"] = False
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(20):
+            for parameter in binder.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        found.append([parameter.detach() for parameter in binder.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_float16_keeps_the_optimiser_whose_skipped_steps_show():
+    """A fused step that an overflow empties looks like one that was made, and the schedule would go on."""
+    binder = Binder(vector_space("satellite", "text"), ["satellite"], stage().links)
+    assert not optim.optimizer(binder, stage(precision="fp16"), lr=0.01).defaults["fused"]
+
+
+def test_a_compiled_stage_learns_the_same_under_the_same_names(monkeypatch):
+    """With the compiler's tracing and without its code, which takes a minute to make."""
+    plain, compiled = torch.compile, []
+
+    def traced(tower, options):
+        compiled.append((tower, options))
+        return plain(tower, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    reports, spaces = [], []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        spaces.append(vector_space("satellite", "text", dropout=0.3))
+        reports.append(
+            bind(spaces[-1], stage(compile=compile, micro_batch=40, batch_size=80), progress=False)
+        )
+    assert compiled == [(spaces[1].tower("satellite"), {"fallback_random": True})]
+    assert reports[1].losses == pytest.approx(reports[0].losses, abs=1e-5)
+    assert {*spaces[0].tower("satellite").state_dict()} == {*spaces[1].tower("satellite").state_dict()}
