@@ -235,11 +235,11 @@ class GeoBind:
                     vectors = np.zeros((0, self.dim), np.float32)
                     if batch is not None:
                         # Not around the yield: the caller's code is not ours to run in inference mode.
-                        with (
-                            torch.inference_mode(),
-                            torch.autocast(place.type, precision, enabled=precision != torch.float32),
-                        ):
-                            output = tower(**{key: value.to(place) for key, value in batch.items()})
+                        with torch.inference_mode():
+                            there = {key: value.to(place) for key, value in batch.items()}
+                            inputs = tower.processor.finish(there)
+                            with torch.autocast(place.type, precision, enabled=precision != torch.float32):
+                                output = tower(**inputs)
                             vectors = F.normalize(output.float(), dim=-1).cpu().numpy()
                         wrong = np.flatnonzero(~np.isfinite(vectors).all(1))
                         if len(wrong):

@@ -23,18 +23,20 @@ Loss = Callable[[dict[str, Tensor], Tensor], Tensor]
 
 
 def backward(
-    accelerator: Accelerator, model: nn.Module, parts: Sequence[Part], loss: Loss, seed: Callable[[int], None]
-) -> Tensor:
+    accelerator: Accelerator, model: nn.Module, parts: Sequence[Part], loss: Loss, seed: Callable[[int], None],
+    finish: Callable[[Part], Part] = lambda part: part,
+) -> Tensor:  # fmt: skip
     """Add the gradients of `loss(embeddings, scales)` to the weights; the loss, without a graph.
 
     `model` is a `Binder`, prepared by the accelerator; `loss` sees the embeddings of all parts, in
-    their order, each (batch, dim). Parts go to the device one at a time. `seed(number)` is called before a part is embedded, each time, so
-    that the second time draws the dropout of the first.
+    their order, each (batch, dim). Parts go to the device one at a time, where `finish` makes of each what the
+    model takes. `seed(number)` is called before a part is embedded, each time, so that the second time
+    draws the dropout of the first.
     """
 
     def embed(number: int) -> tuple[dict[str, Tensor], Tensor]:
         seed(number)
-        return model(send_to_device(parts[number], accelerator.device, non_blocking=True))
+        return model(finish(send_to_device(parts[number], accelerator.device, non_blocking=True)))
 
     if len(parts) == 1:
         value = loss(*embed(0))

@@ -67,8 +67,8 @@ class _StageRows(Dataset[Item]):
     def _process(self, epoch: int, row: int) -> dict[str, Batch]:
         raw = self.pairs[row]
         rng = row_generator(self.seed, epoch, row)
-        processed = {modality: processor(raw, rng=rng) for modality, processor in self.learners.items()}
-        return processed | {modality: processor(raw) for modality, processor in self.frozen.items()}
+        processed = {modality: processor.light(raw, rng=rng) for modality, processor in self.learners.items()}
+        return processed | {modality: processor.light(raw) for modality, processor in self.frozen.items()}
 
 
 class _Order(Sampler[list[tuple[int, int]]]):

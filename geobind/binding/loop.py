@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from geobind.console import progress_bar
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, MediaError
 from geobind.space import GeoBind
+from geobind.towers.base import Batch
 
 CHECKPOINT_SECONDS = 300.0  # a killed job costs at most this
 LOG_STEPS = 10
@@ -45,6 +47,8 @@ class BindReport:
     validation_rows: int
     step: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
+    """Of the seconds, those in which the device had nothing to do because no batch was ready."""
     losses: list[float] = field(default_factory=list)
     recalls: list[float] = field(default_factory=list)
     best_epoch: int | None = None
@@ -52,6 +56,11 @@ class BindReport:
     unreadable: list[str] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
     """Losses of the epoch under way, one a step."""
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time in which the device waited for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
     def summary(self) -> str:
         """For the console: one line of figures, and one of what could not be read."""
@@ -68,7 +77,8 @@ class BindReport:
             parts.append(
                 "temperature " + ", ".join(f"{pair} {t:.4f}" for pair, t in self.temperatures.items())
             )
-        lines = [f"Stage {self.stage}: {'; '.join([*parts, f'{self.seconds:,.0f} s'])}"]
+        spent = f"{self.seconds:,.0f} s, {self.waiting:.0%} of them waiting for data"
+        lines = [f"Stage {self.stage}: {'; '.join([*parts, spent])}"]
         unreadable = list(dict.fromkeys(self.unreadable))  # a row comes again every epoch
         if unreadable:
             named = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
@@ -160,7 +170,8 @@ class _Training:
             while report.step < self.steps:
                 epoch, start = divmod(report.step, len(self.loader))
                 self.model.train()
-                for batch in self.loader.epoch(epoch, start):
+                batches = self.loader.epoch(epoch, start)
+                while (batch := self.next_batch(batches)) is not None:
                     loss = self.train_step(batch)
                     report.seconds = time.monotonic() - began
                     bar.update(task, completed=report.step, note=self._note(loss))
@@ -170,6 +181,13 @@ class _Training:
                 self.end_epoch(epoch)
                 saved = time.monotonic()
         return self.finish()
+
+    def next_batch(self, batches: Iterator[StageBatch]) -> StageBatch | None:
+        """The epoch's next batch. Each step ends with the loss on the host, so what this takes the device waits."""
+        began = time.monotonic()
+        batch = next(batches, None)
+        self.report.waited += time.monotonic() - began
+        return batch
 
     def train_step(self, batch: StageBatch) -> float:
         """One optimiser step on one batch of every process; the loss over all of them."""
@@ -191,7 +209,7 @@ class _Training:
             return stage_loss(everyone, scales, places, self.stage.links, self.stage.positives, extra)
 
         parts = [{modality: part[modality] for modality in self.stage.moving} for part in batch.parts]
-        loss = backward(accelerator, self.model, parts, loss_of, self._seed)
+        loss = backward(accelerator, self.model, parts, loss_of, self._seed, self._finish)
         if self.stage.clip_norm is not None:
             accelerator.clip_grad_norm_(self.binder.parameters(), self.stage.clip_norm)
         self.optimizer.step()
@@ -216,6 +234,10 @@ class _Training:
         words = [self.stage.seed, self.report.step, self.accelerator.process_index, part]
         set_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
+    def _finish(self, part: dict[str, Batch]) -> dict[str, Batch]:
+        """Light items of the learners, on the device, as their towers take them."""
+        return {m: self.space.tower(m).processor.finish(batch) for m, batch in part.items()}
+
     @torch.no_grad()
     def frozen_embeddings(self, batch: StageBatch) -> dict[str, Tensor]:
         """Unit embeddings of the frozen modalities: from the cache, or from their towers."""
@@ -227,6 +249,7 @@ class _Training:
             tower, found = self.space.tower(modality), []
             for part in batch.parts:
                 values = send_to_device(part[modality], self.accelerator.device, non_blocking=True)
+                values = tower.processor.finish(values)
                 with self.accelerator.autocast():
                     found.append(tower(**values).float())
             fixed[modality] = F.normalize(torch.cat(found), dim=-1)
@@ -321,4 +344,5 @@ class _Training:
             self.log.add_scalar("temperature", temperature, report.step)
             self.log.add_scalar("learning_rate", self.scheduler.get_last_lr()[0], report.step)
             self.log.add_scalar("rows_per_second", rate, report.step)
+            self.log.add_scalar("share_waiting_for_data", report.waiting, report.step)
         return f"loss {loss:.3f}  temperature {temperature:.3f}  {rate:,.0f} rows/s"

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geobind.media.images import ImageValue, load_image
+from geobind.media.images import load_image
+from geobind.media.pictures import ImageValue
 
 FLAT = 3.0  # grey levels of standard deviation, below which a tile (open sea) shows nothing to tell it by
 _PAIRS_AT_ONCE = 1 << 24

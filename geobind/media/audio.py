@@ -124,6 +124,8 @@ class LogMel:
                 f"log-mel, windows of shape {tuple(windows.shape)}: give (n, samples) "
                 f"with more than n_fft // 2 = {self.n_fft // 2} samples"
             )
+        if windows.device.type == "mps":  # has no float64
+            return self(windows.cpu()).to(windows.device)
         # One at a time: a spectrum of ten seconds fits the cache, sixteen take three times as long each.
         return torch.stack([self._decibels(one) for one in windows]).unsqueeze(1)
 
@@ -141,14 +143,14 @@ class LogMel:
                 piece.double(),
                 self.n_fft,
                 self.hop,
-                window=_window(self.n_fft),
+                window=_window(self.n_fft).to(piece.device),
                 center=False,
                 return_complex=True,
             )
             power = (
                 spectrum.real.float().square() + spectrum.imag.float().square()
             )  # (n_fft // 2 + 1, frames)
-            parts.append(power.T @ _mel_filters(self))
+            parts.append(power.T @ _mel_filters(self).to(power.device))
         return 10 * torch.cat(parts).clamp_min_(_MEL_FLOOR).log10()
 
     def settings(self) -> dict[str, Any]:

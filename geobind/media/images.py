@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import simplejpeg
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geobind.errors import GeoBindError, MediaError, shorten
-from geobind.media.files import describe, opened, unreadable
+from geobind.errors import GeoBindError, shorten
+from geobind.media.pictures import ImageValue, Region, opened_picture, upright
 from geobind.media.randaugment import BINS, rand_augment
-from geobind.media.stored import Stored
-
-Region = tuple[int, int, int, int]
-"""(top, left, height, width) in pixels of the upright picture."""
-
-ImageValue = str | Path | bytes | Stored | Image.Image | np.ndarray
-
-# What libjpeg warns of and every viewer shows all the same; any other warning means lost pixels.
-_HARMLESS = ("extraneous bytes", "Invalid SOS parameters")
 
 
 def load_image(value: ImageValue, *, region: Region | None = None, target: int | None = None) -> np.ndarray:
@@ -45,17 +33,17 @@ def load_image(value: ImageValue, *, region: Region | None = None, target: int |
     a reduced scale where the result keeps at least that many; nothing is ever enlarged.
     Raises MediaError for a value that cannot be read in full (missing, empty, corrupt, truncated).
     """
-    with _opened_picture(value) as picture:
+    with opened_picture(value) as picture:
         pixels, extent = picture.part(region, target)
     # `extent` is at least `target`, an integer: rounding cannot go below it.
     height, width = (max(1, round(side)) for side in extent)
-    upright = _upright(torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1), picture.orientation)
-    return np.ascontiguousarray(upright.permute(1, 2, 0).numpy())
+    turned = upright(torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1), picture.orientation)
+    return np.ascontiguousarray(turned.permute(1, 2, 0).numpy())
 
 
 def image_size(value: ImageValue) -> tuple[int, int]:
     """(height, width) of the upright picture, from the file's header. Raises MediaError."""
-    with _opened_picture(value) as picture:
+    with opened_picture(value) as picture:
         return picture.size
 
 
@@ -174,8 +162,12 @@ class ImageTransform:
 
     def __call__(self, value: ImageValue, rng: np.random.Generator | None = None) -> Tensor:
         """(3, size, size) float32, normalised."""
+        return self.normalise(self.bytes(value, rng))
+
+    def bytes(self, value: ImageValue, rng: np.random.Generator | None = None) -> Tensor:
+        """The same before normalisation: (3, size, size) uint8, a quarter of the memory, in any order of it."""
         augment = self.augment if rng is not None else None
-        with _opened_picture(value) as picture:
+        with opened_picture(value) as picture:
             region = None
             shape = self.size, self.size
             if augment is not None and rng is not None:
@@ -185,13 +177,17 @@ class ImageTransform:
             pixels, extent = picture.part(region, self.size)
         stored_shape = shape[::-1] if picture.orientation >= 5 else shape
         image = resize(torch.from_numpy(pixels).permute(2, 0, 1), stored_shape, "bicubic", extent)
-        image = centre(_upright(image, picture.orientation), self.size)
+        image = centre(upright(image, picture.orientation), self.size)
         if augment is not None and rng is not None:
-            image = augment.distort(image, rng)
-        image = (image / 255 - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
-        if augment is not None and rng is not None:
-            image = augment.orient(image, rng)
-        return image.contiguous()
+            image = augment.orient(augment.distort(image, rng), rng)
+        return image
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(..., 3, size, size) uint8 of 0..255, on any device, to float32 of this mean and deviation."""
+        scale, shift = (
+            part.to(pixels.device, non_blocking=True) for part in _normalising(self.mean, self.std)
+        )
+        return pixels.contiguous().float().mul_(scale).add_(shift)
 
     def settings(self) -> dict[str, Any]:
         """All fields as JSON values: `ImageTransform(**settings)` is equal to this one."""
@@ -214,9 +210,19 @@ def resize(
         assert extent is not None
         # interpolate rounds the product down to the size: a hair over keeps it from falling below.
         scale = ((shape[0] + 1e-4) / extent[0], (shape[1] + 1e-4) / extent[1])
-    # torch has a fast path for uint8 that rounds as Pillow does: four times the speed of float32.
     size = shape if scale is None else None
-    return interpolate(image[None], size=size, scale_factor=scale, mode=mode, antialias=True)[0]
+    # torch has a fast path for uint8 that rounds as Pillow does: four times the speed of float32. It takes colours
+    # side by side as they are only where the batch's stride says so, which that of `image[None]` does not.
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return interpolate(batch, size=size, scale_factor=scale, mode=mode, antialias=True)[0]
+
+
+@lru_cache
+def _normalising(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) each: factor and summand that take 0..255 to values of this mean and deviation in 0..1."""
+    scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+    shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+    return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
 
 
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
@@ -229,145 +235,3 @@ def centre(image: Tensor, size: int) -> Tensor:
     """(C, H, W) to its centre (C, size, size)."""
     top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2
     return image[:, top : top + size, left : left + size]
-
-
-# --- files and arrays as pictures --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture whose header has been read and whose pixels have not."""
-
-    value: ImageValue
-    stored: Image.Image | np.ndarray
-    jpeg: bytes | None
-    """The whole file, where simplejpeg can decode it."""
-    orientation: int
-    """EXIF: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 lying on a side."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width = self._stored_size
-        return (width, height) if self.orientation >= 5 else (height, width)
-
-    @property
-    def _stored_size(self) -> tuple[int, int]:
-        if isinstance(self.stored, np.ndarray):
-            return self.stored.shape[0], self.stored.shape[1]
-        return self.stored.height, self.stored.width
-
-    def part(self, region: Region | None, target: int | None) -> tuple[np.ndarray, tuple[float, float]]:
-        """The region as stored, not upright: (H, W, 3) uint8, and its height and width in these pixels.
-
-        A reduced JPEG need not end with a pixel: 601 rows at 1/8 are 75.125, in 76 of which the last is
-        mostly padding. Taken for 601 it would shift what it shows by a pixel at that end.
-        """
-        height, width = self.size
-        top, left, tall, wide = region or (0, 0, height, width)
-        if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
-            raise MediaError(
-                f"image {describe(self.value)} has {height}x{width} pixels (height x width), "
-                f"region (top, left, height, width) = {region} is not inside: give one that is"
-            )
-        if self.orientation in (3, 4, 7, 8):
-            top = height - top - tall
-        if self.orientation in (2, 3, 6, 7):
-            left = width - left - wide
-        if self.orientation >= 5:
-            top, left, tall, wide = left, top, wide, tall
-        try:
-            stored, scale = self._decode(1.0 if target is None else target / min(tall, wide))
-        except MediaError:
-            raise
-        except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
-            raise unreadable("image", self.value, error) from None
-        extent = tall * scale, wide * scale
-        rows, columns = math.ceil(extent[0]), math.ceil(extent[1])
-        top = min(round(top * scale), stored.shape[0] - rows)
-        left = min(round(left * scale), stored.shape[1] - columns)
-        pixels = stored[top : top + rows, left : left + columns]
-        # A caller's array may be read-only or have negative strides, which torch does not take.
-        return np.array(pixels, order="C") if isinstance(self.stored, np.ndarray) else pixels, extent
-
-    def _decode(self, least: float) -> tuple[np.ndarray, float]:
-        """The stored pixels as (H, W, 3) uint8, and their scale: at least `least`, at most 1."""
-        if isinstance(self.stored, np.ndarray):
-            rgb = self.stored if self.stored.ndim == 3 else np.repeat(self.stored[..., None], 3, axis=2)
-            return rgb, 1.0
-        if self.jpeg is not None:
-            # libjpeg decodes at k/8. Between 4 and 8 that takes longer than decoding all.
-            eighths = math.ceil(8 * least) if least <= 0.5 else 8
-            height, width = (math.ceil(side * eighths / 8) for side in self._stored_size)
-            try:
-                # strict: libjpeg fills what a truncated file lacks with grey, and only warns.
-                pixels = simplejpeg.decode_jpeg(self.jpeg, min_height=height, min_width=width, strict=True)
-                return pixels, eighths / 8
-            except ValueError as error:
-                if not any(text in str(error) for text in _HARMLESS):
-                    raise
-        return _rgb(self.stored, self.value), 1.0
-
-
-@contextmanager
-def _opened_picture(value: ImageValue) -> Iterator[_Picture]:
-    if isinstance(value, np.ndarray):
-        rgb_or_grey = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)
-        if value.dtype != np.uint8 or not rgb_or_grey or value.size == 0:
-            raise MediaError(
-                f"image array of shape {value.shape}, {value.dtype}: give (height, width, 3) or (height, width) "
-                f"uint8, or use a tower that reads bands"
-            )
-        yield _Picture(value, value, None, 1)
-    elif isinstance(value, Image.Image):
-        yield _Picture(value, value, None, _orientation(value))
-    elif isinstance(value, str | Path | bytes | Stored):
-        with opened(value, "image") as file:
-            try:
-                image = Image.open(file)
-                orientation = _orientation(image)
-            except Image.UnidentifiedImageError:
-                raise unreadable("image", value, "no known image format") from None
-            except Exception as error:  # see part()
-                raise unreadable("image", value, error) from None
-            jpeg = None
-            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                file.seek(0)
-                jpeg = file.read()
-            yield _Picture(value, image, jpeg, orientation)
-    else:
-        raise MediaError(
-            f"image {shorten(value)}: give a path, the bytes of a file, a PIL image or a uint8 array "
-            f"of shape (height, width, 3) or (height, width)"
-        )
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # Pillow turns TIFF itself
-        return 1
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError, KeyError):  # broken EXIF is no reason to refuse a picture
-        return 1
-    return orientation if orientation in range(1, 9) else 1
-
-
-def _upright(stored: Tensor, orientation: int) -> Tensor:
-    """(3, H, W) as the camera stored it to how it is displayed (EXIF 2.32, tag 0x0112)."""
-    if orientation >= 5:
-        stored = stored.transpose(1, 2)
-    mirrored = [1] * (orientation in (3, 4, 7, 8)) + [2] * (orientation in (2, 3, 6, 7))
-    return stored.flip(mirrored) if mirrored else stored
-
-
-def _rgb(image: Image.Image, value: ImageValue) -> np.ndarray:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise MediaError(
-            f"image {describe(value)} has 32-bit values, whose range is unknown: "
-            f"save it as 8 bit, or use a tower that reads bands"
-        )
-    if image.mode == "P":
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent palettes
-    return np.array(image.convert("RGB"))

@@ -54,6 +54,14 @@ class Processor:
         """One row, without a batch axis. Raises MediaError for a value it cannot read."""
         raise NotImplementedError
 
+    def light(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
+        """What leaves a worker, by default the whole item: `finish` does the rest to the batch, on the device."""
+        return self(row, rng=rng)
+
+    def finish(self, batch: Batch) -> Batch:
+        """A batch of light items as one of whole items: pixels are normalised, spectrograms made."""
+        return batch
+
     def collate(self, items: Sequence[Batch]) -> Batch:
         """Items of several rows as one batch: stacked, unless the processor knows better."""
         return {key: torch.stack([item[key] for item in items]) for key in items[0]}

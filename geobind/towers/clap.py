@@ -40,15 +40,23 @@ class AudioProcessor(Processor):
         self.fusion = fusion
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
+        return self.finish(self.light(row, rng=rng))
+
+    def light(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
         samples = load_audio(row[self.columns[0]], self.log_mel.sample_rate)
         length = round(self.seconds * self.log_mel.sample_rate)
-        if self.fusion:
+        if self.fusion:  # views of a spectrogram as long as the sound, which is far more than they are
             return self._fused(samples, length, rng if self.augment else None)
         if self.augment and rng is not None and len(samples) > length:
             start = int(rng.integers(len(samples) - length + 1))
             samples = samples[start : start + length]
         cut = windows(samples, length, pad=self.pad)  # type: ignore[arg-type]
-        return {"mel": self.log_mel(torch.from_numpy(cut)), "windows": torch.tensor([len(cut)])}
+        return {"samples": torch.from_numpy(cut), "windows": torch.tensor([len(cut)])}
+
+    def finish(self, batch: Batch) -> Batch:
+        if "samples" not in batch:
+            return batch
+        return {"mel": self.log_mel(batch["samples"]), "windows": batch["windows"]}
 
     def _fused(self, samples: np.ndarray, length: int, rng: np.random.Generator | None) -> Batch:
         if len(samples) <= length:

@@ -33,8 +33,20 @@ class PixelProcessor(Processor):
         self.place_time = None if condition is None else PlaceTime(condition)
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
-        item = {"pixels": self.transform(row[self.columns[0]], rng)}
+        return self.finish(self.light(row, rng=rng))
+
+    def light(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
+        value, transform = row[self.columns[0]], self.transform
+        pixels = (
+            transform.bytes(value, rng) if isinstance(transform, ImageTransform) else transform(value, rng)
+        )
+        item = {"pixels": pixels}
         return item if self.place_time is None else item | self.place_time(row, rng)
+
+    def finish(self, batch: Batch) -> Batch:
+        if not isinstance(self.transform, ImageTransform):
+            return batch
+        return batch | {"pixels": self.transform.normalise(batch["pixels"])}
 
     def settings(self) -> dict[str, Any]:
         fixed = {key: value for key, value in self.transform.settings().items() if key != "augment"}

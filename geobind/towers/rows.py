@@ -54,7 +54,7 @@ def warn_unconditioned(modality: str, processor: Processor, rows: Sequence[Row])
 
 
 class ProcessedRows(Dataset[Any]):
-    """Processed rows with their positions; an unreadable one comes as its error message."""
+    """Light items of rows with their positions; an unreadable one comes as its error message."""
 
     def __init__(self, rows: Sequence[Row], processor: Processor) -> None:
         self.rows, self.processor = rows, processor
@@ -64,7 +64,7 @@ class ProcessedRows(Dataset[Any]):
 
     def __getitem__(self, position: int) -> tuple[int, Batch | str]:
         try:
-            return position, self.processor(self.rows[position])
+            return position, self.processor.light(self.rows[position])
         except MediaError as error:
             return position, f"row {position}: {error}"
 

@@ -110,8 +110,8 @@ class SmallAudioProcessor(AudioProcessor):
     The masks are two bands of frequency and two of time, silent (SpecAugment, Park et al. 2019).
     """
 
-    def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
-        item = super().__call__(row, rng=rng)
+    def light(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
+        item = self.finish(super().light(row, rng=rng))
         if self.augment and rng is not None:
             mel = item["mel"].roll(int(rng.integers(item["mel"].shape[2])), 2) + rng.uniform(-6, 6)
             for axis in (2, 3, 2, 3):

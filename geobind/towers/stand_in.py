@@ -17,10 +17,16 @@ class StandInProcessor(Processor):
         self.columns = (modality, *processor.columns[1:])
         self.processor = processor
         self.takes = processor.takes
-        self.collate = processor.collate  # type: ignore[method-assign]
+        self.collate, self.finish = processor.collate, processor.finish  # type: ignore[method-assign]
 
     def __call__(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
-        return self.processor({**row, self.processor.columns[0]: row[self.columns[0]]}, rng=rng)
+        return self.processor(self._renamed(row), rng=rng)
+
+    def light(self, row: Row, *, rng: np.random.Generator | None = None) -> Batch:
+        return self.processor.light(self._renamed(row), rng=rng)
+
+    def _renamed(self, row: Row) -> Row:
+        return {**row, self.processor.columns[0]: row[self.columns[0]]}
 
     def settings(self) -> dict[str, Any]:
         return {"stands_in_for": self.columns[0], **self.processor.settings()}

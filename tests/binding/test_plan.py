@@ -163,12 +163,12 @@ def test_the_table_fits(width):
 
 def test_a_report_is_summed_up_in_two_lines():
     report = BindReport(
-        "audio", 1035, 115, step=120, seconds=12.4, losses=[5.0, 4.0, 3.25], recalls=[0.1, 0.3, 0.2], best_epoch=1,
+        "audio", 1035, 115, step=120, seconds=12.4, waited=3.1, losses=[5.0, 4.0, 3.25], recalls=[0.1, 0.3, 0.2], best_epoch=1,
         temperatures={"audio-satellite": 0.0701}, unreadable=["row 3: no", "row 4: no", "row 3: no"],
     )  # fmt: skip
     assert report.summary() == (
         "Stage audio: 1,035 rows (115 held out); 3 epochs, the best 2 with validation recall@10 0.300; loss 3.250; "
-        "temperature audio-satellite 0.0701; 12 s\n"
+        "temperature audio-satellite 0.0701; 12 s, 25% of them waiting for data\n"
         "2 unreadable rows were replaced by others: row 3: no; row 4: no"
     )
 

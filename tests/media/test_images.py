@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geobind.errors import GeoBindError, MediaError
-from geobind.media import images
+from geobind.media import pictures
 from geobind.media.images import Augment, ImageTransform, image_size, load_image
 
 ORIENTATION = 0x0112
@@ -178,13 +178,13 @@ def test_crop_is_unaffected_by_decoding() -> None:
 def test_decoding_scale_follows_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crop of the target's size is decoded in full, though the whole picture would not be."""
     heights = []
-    decode = images.simplejpeg.decode_jpeg
+    decode = pictures.simplejpeg.decode_jpeg
 
     def spy(*args: Any, **options: Any) -> np.ndarray:
         heights.append(decode(*args, **options).shape[0])
         return decode(*args, **options)
 
-    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", spy)
+    monkeypatch.setattr(pictures.simplejpeg, "decode_jpeg", spy)
     jpeg = encoded(scene(800, 800))
     load_image(jpeg, target=100)
     load_image(jpeg, region=(0, 0, 200, 300), target=100)
