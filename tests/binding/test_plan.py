@@ -175,4 +175,4 @@ def test_a_report_is_summed_up_in_two_lines():
 
 def test_a_report_without_validation_names_no_best_epoch():
     report = BindReport("audio", 10, 0, losses=[5.0], seconds=1.0)
-    assert report.summary() == "Stage audio: 10 rows; 1 epochs; loss 5.000; 1 s"
+    assert report.summary() == "Stage audio: 10 rows; 1 epochs; loss 5.000; 1 s, 0% of them waiting for data"
