@@ -3,13 +3,18 @@
 * A row's bytes are the member's, read by offset, as `tarfile` itself reads them; so too over ranges;
 * the index is made once; another file under the same name is noticed;
 * Sat2Cap's shards bring place, time and its own split; broken dates become missing and are counted;
+* over HTTP, a run that is killed and started again goes on at its row;
 * what is broken (cut off, a member twice or lacking, no tar, a server without ranges) is one line.
 """
 
 from __future__ import annotations
 
 import pickle
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,3 +264,42 @@ def test_a_recipe_trains_from_shards_and_skips_what_is_broken(tmp_path: Path) ->
     assert reports[0].rows == 23
     metrics = evaluate(space, parsed.open_evaluations())
     assert metrics.rows[0]["recall@10"] > 0
+
+
+STREAM = """
+import sys, torch
+from geobind import GeoBind, Pairs, Stage, bind
+from geobind.towers.base import build_tower
+torch.manual_seed(0)
+towers = [build_tower("small", modality=m, dim=64, size=32, width=64) for m in ("satellite", "image")]
+stage = Stage(learner="satellite", target="image", pairs=Pairs.from_shards(sys.argv[1]), epochs=8, batch_size=8,
+              validation=0, cache_targets=False)
+space = GeoBind(64, towers)
+bind(space, stage, out=sys.argv[2], progress=False, workers=0)
+print(space.fingerprint("satellite"))
+"""
+
+
+def test_a_stream_keeps_its_position_through_a_kill(tmp_path: Path) -> None:
+    """A run over HTTP, killed and started again, asks for no row of the epochs that it has behind it."""
+    folder = write_sat2cap(tmp_path / "s", samples=24)
+    root, name = Path(__file__).parents[2], f"{SAT2CAP_TRAIN[0]}.tar"
+    with serving(folder) as server:
+
+        def start(out: str) -> subprocess.Popen[str]:
+            command = [sys.executable, "-c", STREAM, server.url(name), str(tmp_path / out)]
+            server.requests.clear()
+            return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+
+        whole, _ = start("whole").communicate()
+        asked = len(server.requests)
+        assert asked >= 8 * 2 * 24
+        killed = start("cut")
+        while not (tmp_path / "cut" / "last.pt").exists():
+            assert killed.poll() is None
+            time.sleep(0.005)
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        resumed, _ = start("cut").communicate()
+        assert resumed == whole != ""
+        assert len(server.requests) <= asked - 2 * 24
