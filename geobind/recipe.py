@@ -19,13 +19,16 @@ from geobind.binding.loop import BindReport, bind
 from geobind.binding.plan import StagePlan, plan_stage
 from geobind.binding.processes import main_process_first
 from geobind.binding.stage import SHORT_FORM, Link, Stage
+from geobind.data.pack import Packing
 from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError, did_you_mean, first_problem, shorten
+from geobind.media.images import ImageTransform
 from geobind.retrieval.baseline import with_stand_ins
 from geobind.retrieval.items import Evaluation, Protocol
 from geobind.space import GeoBind
 from geobind.storage import write_text
 from geobind.towers.base import Tower, build_tower
+from geobind.towers.clap import AudioProcessor
 
 
 class _Strict(BaseModel):
@@ -197,6 +200,25 @@ class Recipe(_Strict):
         if name not in self._opened:
             self._opened[name] = self.pairs[name].open(name, self.data)
         return self._opened[name]
+
+    def packing(self, name: str, sides: Mapping[str, int] | None = None) -> tuple[Packing, dict[str, float]]:
+        """How `geobind data pack` writes some pairs: `sides` where given, else the least that enlarges no crop.
+
+        Beside it, by modality, the share of the stages' crops that are enlarged at that size.
+        """
+        packing, enlarged = Packing(dict(sides or {}), {}), {}
+        for modality in self.open_pairs(name).modalities:
+            if modality not in self.towers:
+                continue
+            processor = self.tower(modality).processor
+            if isinstance(processor, AudioProcessor):
+                packing.rates[modality] = processor.log_mel.sample_rate
+            transform = getattr(processor, "transform", None)
+            if isinstance(transform, ImageTransform):
+                learns = any(stage.pairs == name and modality in stage.moving for stage in self.stages)
+                side = packing.sides.setdefault(modality, transform.least_side(learns=learns))
+                enlarged[modality] = transform.enlarged(side, learns=learns)
+        return packing, enlarged
 
     def open_evaluations(self) -> list[Evaluation]:
         """The evaluations with their pairs opened."""

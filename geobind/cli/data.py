@@ -1,17 +1,24 @@
-"""`geobind data`: look into data sets, split them, download them."""
+"""`geobind data`: look into data sets, split them, pack them, download them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geobind.cli.app import app, interruptible, print_tables
+from geobind.cli.app import Changes, Workers, app, interruptible, parse_changes, print_tables
+from geobind.errors import GeoBindError
+
+if TYPE_CHECKING:
+    from geobind.data.pack import Packing
+    from geobind.data.pairs import Pairs
 
 data = typer.Typer(
-    help="Look into data sets, split them by geography, download published ones.", no_args_is_help=True
+    help="Look into data sets, split them by geography, pack them for training, download published ones.",
+    no_args_is_help=True,
 )
 app.add_typer(data, name="data")
 
@@ -57,6 +64,79 @@ def split(
     write_splits(pairs, splits, out)
     print_tables([splits_table(pairs.with_splits(splits))])
     print(f"Written: {out}; rows of split none are the buffer. In a recipe's pairs: splits: {out}")
+
+
+@data.command()
+def pack(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH|RECIPE", help="A data set as for inspect, or a recipe (.yaml).")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the shards; with a recipe, of a folder for each pairs.")
+    ],
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[MODALITY=]PIXELS",
+            help="Shorter side of pictures; what the recipe's crops need if not given; may be repeated.",
+        ),
+    ] = None,
+    changes: Changes = None,
+    workers: Workers = None,
+) -> None:
+    """Rewrite a data set as tar shards of a training size; a killed job goes on with the same command."""
+    from geobind.data.inspection import open_data
+    from geobind.data.pack import packing_of
+    from geobind.recipe import Recipe
+
+    sides = dict(_side(text) for text in size or [])
+    every = sides.pop("", None)
+    if not source.endswith((".yaml", ".yml")):
+        if not sides and every is None:
+            raise GeoBindError(f"{source} says no size: give --size, such as --size 256, or a recipe")
+        pairs = open_data(source)[2]
+        _pack(pairs, out, packing_of(pairs, sides, every), {}, workers)
+        return
+    if every is not None:
+        raise GeoBindError(
+            f"--size {every}: with a recipe say of which modality, such as --size satellite={every}"
+        )
+    recipe = Recipe.load(source, parse_changes(changes))
+    for name in recipe.pairs:
+        packing, enlarged = recipe.packing(name, sides)
+        _pack(recipe.open_pairs(name), out / name, packing, enlarged, workers)
+
+
+def _side(text: str) -> tuple[str, int]:
+    modality, _, pixels = text.rpartition("=")
+    if not pixels.isdigit() or int(pixels) < 1:
+        raise GeoBindError(f"--size {text}: expected pixels, such as 256, or satellite=256")
+    return modality, int(pixels)
+
+
+def _pack(
+    pairs: Pairs, out: Path, packing: Packing, enlarged: Mapping[str, float], workers: int | None
+) -> None:
+    from geobind.console import size_text
+    from geobind.data.pack import pack as write
+
+    with interruptible(out):
+        done = write(pairs, out, packing, workers=workers, progress=sys.stderr.isatty())
+    how = [
+        f"{modality} {side} pixels"
+        for modality, side in packing.sides.items()
+        if modality in pairs.modalities
+    ]
+    how += [f"{modality} {rate:,} Hz" for modality, rate in packing.rates.items()]
+    print(
+        f"{pairs.name}: {done.rows:,} rows, {size_text(done.before)} of media before, {size_text(done.after)} packed ({', '.join(how) or 'as they are'})"
+    )
+    for modality, share in enlarged.items():
+        if share >= 0.005:
+            print(f"{modality}: {share:.0%} of the recipe's crops will be enlarged at this size")
+    for line in done.unreadable:
+        print(f"unreadable, left empty: {line}")
+    print(f"In a recipe's pairs: {pairs.name}: {{folder: {out}}}")
 
 
 @data.command()

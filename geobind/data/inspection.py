@@ -97,14 +97,14 @@ def inspect(path: str | Path, *, rows: int | None = 1000, progress: bool = False
             for row in map(int, chosen):
                 value = pairs[row][modality]
                 try:
-                    look = _look(value)
-                    if modality == "satellite" and look is not None and look.startswith("picture"):
+                    like = look(value)
+                    if modality == "satellite" and like is not None and like.startswith("picture"):
                         hashed[row] = perceptual_hash(value)
                 except MediaError as error:
                     found.broken.append(f"row {row}, {modality}: {error}")
-                    look = None
-                if look is not None:
-                    looks[look] += 1
+                    like = None
+                if like is not None:
+                    looks[like] += 1
                     example = example or _example(value, keys[row])
                 bar.advance(task)
             found.modalities.append(_facts(pairs, source, modality, looks, example))
@@ -148,7 +148,7 @@ def _readable(path: str, broken: list[str]) -> list[str]:
     return good
 
 
-def _look(value: Any) -> str | None:
+def look(value: Any) -> str | None:
     """The kind of a value and what tells of its quality, None where there is none. Raises MediaError."""
     if value is None:
         return None
@@ -194,7 +194,7 @@ def _facts(
     name = modality if source is None else source.columns.get(modality, modality)
     return ModalityFacts(
         modality, name if isinstance(name, str) else ", ".join(name), int(column.present().sum()),
-        len(set(keys)), _size(pairs, modality), _summary(looks), example,
+        len(set(keys)), media_bytes(pairs, modality), _summary(looks), example,
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def _summary(looks: Counter[str]) -> str:
     return "; ".join(shown) + (f"; {len(looks) - 4} others" if len(looks) > 4 else "")
 
 
-def _size(pairs: Pairs, modality: str) -> int | None:
+def media_bytes(pairs: Pairs, modality: str) -> int | None:
     """Bytes of a modality's files; None for what is in memory."""
     column = pairs.column(modality)
     if isinstance(column, Ranges):

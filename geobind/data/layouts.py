@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from geobind.data.embedded import HUB, read_parquet_folder
+from geobind.data.packed import is_pack, read_pack
 from geobind.data.published import is_soundingearth, read_soundingearth
 from geobind.data.shards import read_shards
 from geobind.data.source import Source
 
 
 def read_layout(folder: str | Path) -> Source | None:
-    """A folder (or hf://datasets/owner/name) of a published layout as a table: SoundingEarth's, tar or Parquet shards; None for plain folders of files."""
+    """A folder (or hf://datasets/owner/name) of a published layout as a table: SoundingEarth's, a pack, tar or Parquet shards; None for plain folders of files."""
     if str(folder).startswith(HUB):
         return read_parquet_folder(folder)
     folder = Path(folder)
+    if is_pack(folder):
+        return read_pack(folder)
     if is_soundingearth(folder):
         return read_soundingearth(folder)
     if _holds(folder, "*.tar"):

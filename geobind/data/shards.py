@@ -218,17 +218,21 @@ def _index(shard: str) -> pa.Table:
 
 
 def _members(shard: str, file: BinaryIO, length: int) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of every file of a tar that is whole."""
-    end = 0
+    """(name, offset, size) of every file of a tar that is whole; a hard link is the file it leads to."""
+    end, there = 0, dict[str, tuple[int, int]]()
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else all of them stay in memory
-                end = member.offset_data + -(-member.size // 512) * 512
+                # The next header, as a link has no data of its own.
+                end = tar.offset
                 if end > length:
                     raise tarfile.ReadError
                 if member.isfile():
+                    there[member.name] = member.offset_data, member.size
                     yield member.name, member.offset_data, member.size
+                elif member.islnk() and member.linkname in there:
+                    yield member.name, *there[member.linkname]
     except tarfile.TarError as error:
         if end == 0:
             raise GeoBindError(

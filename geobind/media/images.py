@@ -189,6 +189,17 @@ class ImageTransform:
         )
         return pixels.contiguous().float().mul_(scale).add_(shift)
 
+    def least_side(self, *, learns: bool) -> int:
+        """Shorter side in pixels that a stored picture needs so that no square crop of it is enlarged."""
+        low = self.augment.scale[0] if learns and self.augment else 1.0
+        return math.ceil(self.size / math.sqrt(low))
+
+    def enlarged(self, side: int, *, learns: bool) -> float:
+        """Share of the square crops that are enlarged where the stored picture has a shorter side of `side`."""
+        low, high = self.augment.scale if learns and self.augment else (1.0, 1.0)
+        needed = (self.size / side) ** 2  # of the picture's area
+        return float(needed > high) if low == high else min(1.0, max(0.0, (needed - low) / (high - low)))
+
     def settings(self) -> dict[str, Any]:
         """All fields as JSON values: `ImageTransform(**settings)` is equal to this one."""
         return asdict(self)
@@ -223,6 +234,13 @@ def _normalising(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tenso
     scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
     shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
     return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """An (H, W, 3) uint8 picture with its shorter side resized to `side`, antialiased bicubic."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    small = resize(image, short_side(pixels.shape[0], pixels.shape[1], side), "bicubic")
+    return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
 
 
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
