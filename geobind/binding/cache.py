@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from geobind.data.pairs import Pairs
 from geobind.errors import GeoBindError
 from geobind.media.stored import Stored
-from geobind.space import GeoBind
+from geobind.space import GeoBind, warn_unreadable
 from geobind.storage import cache_folder
 from geobind.towers.base import Row
 
@@ -114,6 +115,13 @@ class TargetCache:
             self._row[digest] = self._count
             self._count += 1
 
+    def append_all(self, parts: Sequence[tuple[Sequence[bytes], np.ndarray]]) -> None:
+        """`append` of several parts as one; nothing for none."""
+        if parts:
+            self.append(
+                [digest for part, _ in parts for digest in part], np.concatenate([v for _, v in parts])
+            )
+
     @property
     def vectors(self) -> np.ndarray:
         """(rows, dim) float32, memory-mapped, read-only."""
@@ -156,11 +164,19 @@ def cache_targets(
     if write:
         missing = {digests[i]: i for i in np.flatnonzero(cache.find(digests) < 0)[::-1]}
         order = sorted(missing.values())
-        for start in range(0, len(order), block):
-            part = order[start : start + block]
-            vectors = space.embed_rows(
-                modality, [rows[i] for i in part], on_error="raise" if strict else "skip", **embedding
-            )
-            good = np.isfinite(vectors).all(1)
-            cache.append([digests[i] for i, fine in zip(part, good, strict=True) if fine], vectors[good])
+        wanted = rows.subset(order) if isinstance(rows, Pairs) else [rows[i] for i in order]
+        # One pass for all, so that workers start once; what is embedded is written every `block` rows.
+        kept: list[tuple[list[bytes], np.ndarray]] = []
+        failed: list[str] = []
+        for positions, vectors, errors in space.embed_batches(
+            modality, wanted, on_error="raise" if strict else "skip", **embedding
+        ):
+            kept.append(([digests[order[position]] for position in positions], vectors))
+            failed += errors
+            if sum(len(part) for part, _ in kept) >= block:
+                cache.append_all(kept)
+                kept = []
+        cache.append_all(kept)
+        if failed:
+            warn_unreadable(failed, f"{len(order)} {modality} values", "are left out")
     return Targets(cache, cache.find(digests))

@@ -141,8 +141,11 @@ class StageLoader:
 
 
 def default_workers(pairs: Pairs, modalities: list[str]) -> int:
-    """One worker a core but one (at most 8) where files are decoded; none for vectors and text."""
+    """One worker a core of this process but one (at most 16) where files are decoded; none for vectors and text."""
     first = pairs[0]
     if not any(isinstance(first.get(modality), Path | Stored) for modality in modalities):
         return 0
-    return min(8, max(1, (os.cpu_count() or 2) - 1))
+    processes = int(
+        os.environ.get("LOCAL_WORLD_SIZE", 1)
+    )  # of this machine, as torchrun and accelerate say it
+    return min(16, max(1, (os.cpu_count() or 2) // processes - 1))

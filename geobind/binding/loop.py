@@ -21,7 +21,7 @@ from geobind.binding import optim
 from geobind.binding.cache import Targets
 from geobind.binding.checkpoint import Checkpoints
 from geobind.binding.gradient import backward
-from geobind.binding.loader import StageBatch, StageLoader
+from geobind.binding.loader import StageBatch, StageLoader, default_workers
 from geobind.binding.model import Binder, stage_loss
 from geobind.binding.negatives import ExtraNegatives
 from geobind.binding.prepare import cache_frozen, prepare
@@ -110,7 +110,10 @@ def bind(
     accelerator = make_accelerator(optim.precision(stage))
     show = progress and accelerator.is_main_process
     prepared = prepare(space, stage, limit=limit)
-    caching: dict[str, Any] = {"strict": strict, "workers": workers or 0, "progress": show}
+    decoding = workers or 0
+    if workers is None and accelerator.device.type != "cpu":  # a CPU has no time to spare while it embeds
+        decoding = default_workers(prepared.train, stage.frozen)
+    caching: dict[str, Any] = {"strict": strict, "workers": decoding, "progress": show}
     targets, train = cache_frozen(space, stage, prepared.train, accelerator, **caching)
     validation = None
     if prepared.validation is not None:

@@ -1,7 +1,7 @@
 """A data set rewritten once as tar shards of a training size, which later epochs read in a fraction of the time.
 
-A row of `Pairs` is a sample of a shard, in the same order: `0000042.satellite.jpg`, `0000042.audio.flac` and
-`0000042.json` with captions, position, time, split, place, group and the keys that its values had. A value that
+A row of `Pairs` is a sample of a shard, in the same order: `000000042.satellite.jpg`, `000000042.audio.flac` and
+`000000042.json` with captions, position, time, split, place, group and the keys that its values had. A value that
 several rows of a shard share is there once; the others are hard links to it, as tar has them.
 """
 

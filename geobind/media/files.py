@@ -31,7 +31,8 @@ def describe(value: object) -> str:
 def opened(value: str | Path | bytes | Stored, noun: str) -> Iterator[BinaryIO]:
     """A path, bytes or a stored file as an open binary file at its start; `noun` ("image") goes into the message.
 
-    Raises MediaError for a path that is missing or cannot be opened, and for an empty file.
+    Raises MediaError for a path that is missing or cannot be opened, for an empty file, and where the disk or the
+    network fails while it is read.
     """
     content = bytes(value) if isinstance(value, bytes | Stored) else None
     try:
@@ -46,10 +47,14 @@ def opened(value: str | Path | bytes | Stored, noun: str) -> Iterator[BinaryIO]:
             f"{noun} {describe(value)} cannot be opened ({reason}): give a readable file"
         ) from None
     with file:
-        if not file.read(1):
-            raise MediaError(f"{noun} {describe(value)} is empty: {AGAIN}")
-        file.seek(0)
-        yield file
+        try:
+            if not file.read(1):
+                raise MediaError(f"{noun} {describe(value)} is empty: {AGAIN}")
+            file.seek(0)
+            yield file
+        except OSError as error:
+            reason = error.strerror or error
+            raise MediaError(f"{noun} {describe(value)} cannot be read ({reason}): {AGAIN}") from None
 
 
 def unreadable(noun: str, value: object, reason: object) -> MediaError:
