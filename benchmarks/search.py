@@ -17,7 +17,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -45,6 +44,9 @@ class Data:
     def __post_init__(self) -> None:
         self.vectors = np.load(self.folder / "vectors.npy", mmap_mode="r")[: self.rows]
         self.places = np.load(self.folder / "places.npy")[: self.rows]
+
+    def __reduce__(self) -> Any:
+        return Data, (self.folder, self.rows)  # mapped again, not copied
 
     def blocks(self) -> Any:
         for start in range(0, self.rows, BLOCK):
@@ -228,6 +230,12 @@ def memory() -> dict[str, float]:
     return {"own": own / 1e3, "mapped": (kilobytes["Rss"] - own) / 1e3}
 
 
+def peak() -> float:
+    """MB that this process has had at most; of a new process getrusage also counts its parent's."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1e3
+
+
 def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -236,8 +244,7 @@ def _build(arm: Arm, pipe: Connection) -> None:
     os.environ["GEOBIND_CACHE"] = str(arm.home / "cache")
     began = time.perf_counter()
     arm.build()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    pipe.send({"seconds": time.perf_counter() - began, "peak": peak, "disk": arm.disk()})
+    pipe.send({"seconds": time.perf_counter() - began, "peak": peak(), "disk": arm.disk()})
 
 
 def _serve(arm: Arm, pipe: Connection) -> None:
@@ -431,17 +438,193 @@ def _evaluate(data: Data, pipe: Connection) -> None:
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     del noise
     partners = Partners.from_labels(range(len(rows)), range(len(rows)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     began = time.perf_counter()
     ranks = [partner_ranks(queries, rows, partners), partner_ranks(rows, queries, partners.transpose())]
     metrics = [partner_metrics(found) for found in ranks]
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = peak()
     intervals = time.perf_counter()
     for found in ranks:
         bootstrap(partner_values(found), medians=("median_rank",))
     pipe.send({
-        "seconds": seconds, "more MB": (peak - before) / 1e3, "all MB": peak / 1e3,
+        "seconds": seconds, "more MB": most - before, "all MB": most,
+        "intervals, s": time.perf_counter() - intervals, "recall@10": [m["recall@10"] for m in metrics],
+    })  # fmt: skip
+
+
+def main() -> None:
+    from rich.console import Console
+
+    from geobind.console import add_row, size_text, table
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="what search_sets.py made; indexes go there too"
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--sets", nargs="+", default=["tiles", "features"])
+    asked = parser.parse_args()
+    multiprocessing.set_start_method("spawn")
+    os.environ["OMP_NUM_THREADS"] = os.environ["LANCE_CPU_THREADS"] = str(asked.threads)
+    console = Console(width=140)
+    for name in asked.sets:
+        data = Data(asked.folder / name, asked.rows)
+        queries = {p.stem.removeprefix("queries-"): np.load(p) for p in data.folder.glob("queries-*.npy")}
+        home = asked.folder / "built" / name / str(asked.rows)
+        figures = compare(data, queries, home, asked.queries)
+        columns = (
+            "query",
+            "rows",
+            "arm",
+            "looks",
+            "p50 ms",
+            "p95 ms",
+            "recall@10",
+            "to 1e-4",
+            "own MB",
+            "mapped MB",
+        )
+        shown = table(
+            f"{name}: {data.vectors.shape[0]:,} x {data.vectors.shape[1]}", *columns, right=columns[3:]
+        )
+        for row in figures:
+            numbers = (
+                [row["p50"], row["p95"]],
+                [row["recall"], row["recall 1e-4"]],
+                list(row["memory"].values()),
+            )
+            cells = [f"{n:.{digits}f}" for part, digits in zip(numbers, (1, 3, 0), strict=True) for n in part]
+            add_row(shown, row["query"], row["rows"], row["arm"], str(row["value"] or ""), *cells)
+        console.print(shown)
+        columns = ("arm", "build s", "peak MB", "disk")
+        shown = table(f"{name}: building", *columns, right=columns[1:])
+        for row in figures[: len(ARMS)]:
+            built = row["built"]
+            add_row(
+                shown, row["arm"], f"{built['seconds']:.0f}", f"{built['peak']:.0f}", size_text(built["disk"])
+            )
+        console.print(shown)
+        for kind in queries:
+            p50 = {row["arm"]: row["p50"] for row in figures if (row["rows"], row["query"]) == ("all", kind)}
+            ratio = p50["geobind, exact"] / p50["faiss Flat SQ8"]
+            console.print(f"{kind}: geobind, exact, takes {ratio:.2f} times as long as faiss Flat SQ8")
+        own = home / name.replace(" ", "-").replace(",", "")
+        marker = own / "build.json"
+        if not marker.exists():
+            shutil.rmtree(own, ignore_errors=True)
+            own.mkdir(parents=True)
+            print(f"  building {name}", flush=True)
+            marker.write_text(json.dumps(_run(_build, kind(data, own))))
+        arms[name] = (Served(kind(data, own)), json.loads(marker.read_text()))
+    some: list[Box | None] = list(boxes(data))
+    figures = []
+    for kind_of_query, vectors in queries.items():
+        tuning, asked = vectors[-count:], vectors[:count]
+        for label, filters in (("all", [None] * count), ("1 % box", (some * count)[:count])):
+            least, other = tenths(data, asked, filters), tenths(data, tuning, filters)
+            found: dict[str, list[list[int]]] = {name: [] for name in arms}
+            seconds: dict[str, list[float]] = {name: [] for name in arms}
+            chosen = {}
+            for name, (served, _) in arms.items():
+                for value in served.arm.values:
+                    chosen[name] = value
+                    if len(served.arm.values) == 1:
+                        served((tuning[:10], filters[:10], value))  # warm
+                    elif recall(data, tuning, served((tuning, filters, value))[0], other, 1e-4) >= RECALL:
+                        break
+            for start in range(0, count, 10):
+                part = slice(start, start + 10)
+                for name, (served, _) in arms.items():
+                    rows, took = served((asked[part], filters[part], chosen[name]))
+                    found[name] += rows
+                    seconds[name] += took
+            for name, (served, built) in arms.items():
+                figures.append(
+                    {
+                        "arm": name, "query": kind_of_query, "rows": label, "value": chosen[name],
+                        "p50": np.median(seconds[name]) * 1e3, "p95": np.quantile(seconds[name], 0.95) * 1e3,
+                        "recall": recall(data, asked, found[name], least, 1e-6),
+                        "recall 1e-4": recall(data, asked, found[name], least, 1e-4),
+                        "memory": served(None), "built": built,
+                    }
+                )  # fmt: skip
+                print("   ", name, kind_of_query, label, f"{figures[-1]['p50']:.1f} ms", flush=True)
+    for served, _ in arms.values():
+        served("end")
+        served.process.join()
+    return figures
+
+
+# --- appended rows, evaluation -----------------------------------------------------------------------------
+
+
+def _append(arm: GeobindIndex, pipe: Connection) -> None:
+    """Seconds and milliseconds around 10,000 rows that are added to a copy of the gallery, each between two others."""
+    from geobind import search
+    from geobind.gallery.schema import Origin, rows
+
+    os.environ["GEOBIND_CACHE"] = str(arm.home / "cache")
+    gallery, known = arm.gallery(), np.asarray(arm.data.vectors[: ADDED + 1])
+    names = [f"added {row}" for row in range(ADDED)]
+    figures: dict[str, float] = {}
+
+    def timed(name: str, run: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = run()
+        figures[name] = time.perf_counter() - began
+        return result
+
+    def p50(recall: float | None) -> float:
+        seconds = []
+        for query in known[:40]:
+            began = time.perf_counter()
+            search(None, gallery, query, recall=recall)
+            seconds.append(time.perf_counter() - began)
+        return float(np.median(seconds)) * 1e3
+
+    search(None, gallery, known[0])
+    added = known[:-1] + known[1:]
+    figures["p50 before, ms"] = p50(RECALL)
+    content = rows(added, origin=Origin("satellite", "tower"), sources=names)
+    timed("add, s", lambda: gallery.add(content))
+    first = timed("first exact search, s", lambda: search(None, gallery, added[0], k=1))
+    other = timed("first approximate search, s", lambda: search(None, gallery, added[1], k=1, recall=RECALL))
+    assert (first[0].source, other[0].source) == (names[0], names[1])
+    figures["p50 with them, ms"] = p50(RECALL)
+    timed("optimize, s", gallery.optimize)
+    figures["p50 after optimize, ms"] = p50(RECALL)
+    timed("first exact search after optimize, s", lambda: search(None, gallery, added[0], k=1))
+    pipe.send(figures)
+
+
+def _evaluate(data: Data, pipe: Connection) -> None:
+    """Both directions of 10,000 x 10,000: ranks, metrics and intervals."""
+    from geobind.retrieval.bootstrap import bootstrap
+    from geobind.retrieval.metrics import partner_metrics, partner_values
+    from geobind.retrieval.ranks import Partners, partner_ranks
+
+    rows = np.array(data.vectors[:10_000])
+    noise = np.random.default_rng(0).standard_normal(rows.shape, np.float32)
+    queries = rows + 2 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    del noise
+    partners = Partners.from_labels(range(len(rows)), range(len(rows)))
+    before = peak()
+    began = time.perf_counter()
+    ranks = [partner_ranks(queries, rows, partners), partner_ranks(rows, queries, partners.transpose())]
+    metrics = [partner_metrics(found) for found in ranks]
+    seconds = time.perf_counter() - began
+    most = peak()
+    intervals = time.perf_counter()
+    for found in ranks:
+        bootstrap(partner_values(found), medians=("median_rank",))
+    pipe.send({
+        "seconds": seconds, "more MB": most - before, "all MB": most,
         "intervals, s": time.perf_counter() - intervals, "recall@10": [m["recall@10"] for m in metrics],
     })  # fmt: skip
 

@@ -90,7 +90,7 @@ class Query:
         terms, position = [], 0
         while position < len(stripped):
             match = _TERM.match(stripped, position)
-            if match is None or not match[3] or match[3] == '""':
+            if match is None or re.fullmatch(r'|""|"|"[^"]*[^"]', match[3]):  # empty, or a quote left open
                 rest = shorten(stripped[position:].strip(), 40)
                 raise GeoBindError(f"query: {rest} is no term; put values with spaces in quotes: {_EXAMPLE}")
             sign, modality, value, weight = match.groups()

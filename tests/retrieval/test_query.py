@@ -51,6 +51,8 @@ def test_what_does_not_begin_like_a_term_is_one_text(text):
         ('text:"a beach', "is no term"),
         ("+text:a +audio:", "'\\+audio:' is no term"),
         ('text:""', "is no term"),
+        ('+text:"a', "is no term"),
+        ('+text:"', "is no term"),
         ("text:a@0", "weight '0' of text is no number above 0"),
         ("text:a@-1", "weight '-1' of text"),
         ("text:a@nan", "weight 'nan' of text"),
