@@ -440,7 +440,9 @@ def test_decompression_bomb_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         load_image(encoded(scene(100, 100)))
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that fails when it is read is Linux's")
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="a file that fails when it is read is Linux's"
+)
 def test_a_disk_that_fails_is_one_line() -> None:
     """So that a worker of a loader outlives it, and the row is replaced."""
     with pytest.raises(MediaError, match=r"image /proc/self/mem cannot be read \(Input/output error\)"):
