@@ -251,4 +251,11 @@ def _connect(uri: str, storage_options: dict[str, str] | None) -> Any:
         import lancedb
     except ImportError:
         raise GeoBindError('a gallery needs lancedb: pip install "geobind[gallery]"') from None
-    return lancedb.connect(uri, storage_options=storage_options)
+    try:
+        return lancedb.connect(uri, storage_options=storage_options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = shorten(" ".join(str(error).split()), 160)
+        raise GeoBindError(
+            f"gallery {uri} cannot be reached ({reason}): check the address, and of an object store the keys and endpoint "
+            f"in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT)"
+        ) from None

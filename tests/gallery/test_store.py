@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from geobind import GeoBindError
+from geobind import GeoBindError, search
 from geobind.gallery.schema import MAJOR_TOM, Origin, rows
 from geobind.gallery.store import Gallery
 from tests.gallery.conftest import DIM, ORIGIN, N
@@ -64,6 +64,23 @@ def test_others_see_what_was_added(gallery, known):
     assert len(other) == N
     gallery.add(rows(known.vectors[:3], origin=ORIGIN, sources=["a", "b", "c"]))
     assert len(other) == N + 3
+
+
+def test_an_address_does_what_a_folder_does(known, tmp_path):
+    gallery = Gallery(f"file://{tmp_path}/g")
+    assert gallery.add(known.rows(slice(0, 50))) == 50
+    assert len(Gallery(f"file://{tmp_path}/g")) == 50
+    assert search(None, gallery, known.vectors[7], k=1)[0].source == "tile_7"
+
+
+def test_an_object_store_that_cannot_be_reached_is_one_line():
+    options = {
+        "aws_endpoint": "http://127.0.0.1:9", "allow_http": "true", "client_max_retries": "0",
+        "aws_access_key_id": "none", "aws_secret_access_key": "none", "aws_region": "none",
+    }  # fmt: skip
+    with pytest.raises(GeoBindError, match="cannot be reached") as error:
+        Gallery("s3://bucket/gallery", storage_options=options)
+    assert "\n" not in str(error.value)
 
 
 # --- of one space ------------------------------------------------------------------------------------------
