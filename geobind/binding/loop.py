@@ -25,7 +25,8 @@ from geobind.binding.loader import StageBatch, StageLoader, default_workers
 from geobind.binding.model import Binder, stage_loss
 from geobind.binding.negatives import ExtraNegatives
 from geobind.binding.prepare import cache_frozen, prepare
-from geobind.binding.processes import gather, make_accelerator
+from geobind.binding.processes import any_process, gather, make_accelerator
+from geobind.binding.sharding import Shards, gathered, load_optimizer
 from geobind.binding.stage import Stage
 from geobind.binding.validation import Validation
 from geobind.console import progress_bar
@@ -151,9 +152,15 @@ class _Training:
             space, stage.moving, stage.links, norms_learn=stage.micro_batch is None, compiled=stage.compile
         )
         lr = optim.learning_rate(space, stage)
-        optimizer = optim.optimizer(self.binder, stage, lr)
+        self.shards = (
+            Shards(self.binder, accelerator) if stage.shard and accelerator.num_processes > 1 else None
+        )
+        optimizer = optim.optimizer(self.shards.model if self.shards else self.binder, stage, lr)
         self.scheduler = optim.schedule(optimizer, stage, lr, self.steps)
-        self.model, self.optimizer = accelerator.prepare(self.binder, optimizer)
+        if self.shards:
+            self.model, self.optimizer = self.shards.model, accelerator.prepare(optimizer)
+        else:
+            self.model, self.optimizer = accelerator.prepare(self.binder, optimizer)
         self.report = BindReport(stage.name, len(pairs), len(validation.pairs) if validation else 0)
         self.signature = self._signature()
         self.best: dict[str, Tensor] | None = None
@@ -178,7 +185,8 @@ class _Training:
                     loss = self.train_step(batch)
                     report.seconds = time.monotonic() - began
                     bar.update(task, completed=report.step, note=self._note(loss))
-                    if report.step % len(self.loader) and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    due = time.monotonic() - saved > CHECKPOINT_SECONDS
+                    if report.step % len(self.loader) and any_process(due, self.accelerator):
                         self.save()
                         saved = time.monotonic()
                 self.end_epoch(epoch)
@@ -214,7 +222,7 @@ class _Training:
         parts = [{modality: part[modality] for modality in self.stage.moving} for part in batch.parts]
         loss = backward(accelerator, self.model, parts, loss_of, self._seed, self._finish)
         if self.stage.clip_norm is not None:
-            accelerator.clip_grad_norm_(self.binder.parameters(), self.stage.clip_norm)
+            accelerator.clip_grad_norm_(self.model.parameters(), self.stage.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not accelerator.optimizer_step_was_skipped:  # fp16 overflow
@@ -263,6 +271,8 @@ class _Training:
         report = self.report
         report.losses.append(float(np.mean(report.step_losses)))
         report.step_losses = []
+        if self.shards:
+            self.shards.pull()
         if self.validation is not None:
             report.recalls.append(self.validation.recall())
             if report.best_epoch is None or report.recalls[-1] >= report.recalls[report.best_epoch]:
@@ -302,7 +312,9 @@ class _Training:
                     f"{folder} holds a checkpoint of another stage or of other pairs: choose another folder, or delete it"
                 )
             self.binder.load_state_dict(state["binder"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            if self.shards:
+                self.shards.push()
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -315,14 +327,19 @@ class _Training:
             self.log = SummaryWriter(str(folder / "log"), purge_step=self.report.step)
 
     def save(self) -> None:
-        if self.checkpoints is None or not self.accelerator.is_main_process:
+        if self.checkpoints is None:
+            return
+        if self.shards:
+            self.shards.pull()
+        optimizer = gathered(self.optimizer.state_dict())
+        if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
         self.checkpoints.save_last(
             {
                 "signature": self.signature,
                 "binder": self.binder.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "queues": self.extra.state(),
@@ -332,7 +349,7 @@ class _Training:
 
     def _signature(self) -> str:
         """Digest of what a checkpoint must agree on to be resumed."""
-        content = self.stage.model_dump(mode="json", exclude={"pairs", "learners"})
+        content = self.stage.model_dump(mode="json", exclude={"pairs", "learners", "compile", "shard"})
         content["learners"] = self.stage.moving
         content["frozen"] = {modality: self.space.fingerprint(modality) for modality in self.stage.frozen}
         content["rows"] = [len(self.pairs), self.pairs.places.sum().item()]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingWarmRestarts, LRScheduler, OneCycleLR
 
+from geobind.binding.model import Binder
 from geobind.binding.stage import Stage
 from geobind.space import GeoBind
 
@@ -19,16 +19,18 @@ def learning_rate(space: GeoBind, stage: Stage) -> float:
     return PRETRAINED_LR if any(space.tower(modality).pretrained for modality in stage.moving) else SCRATCH_LR
 
 
-def optimizer(module: nn.Module, stage: Stage, lr: float) -> torch.optim.AdamW:
+def optimizer(module: Binder, stage: Stage, lr: float) -> torch.optim.AdamW:
     """AdamW; biases, norms and temperatures (fewer than two axes) decay where the stage says so.
 
     Fused: one pass over the weights instead of ten. Not with float16, whose scaler must see a step fail.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters = [p for name, p in module.named_parameters() if p.requires_grad and name != "log_scale"]
+    scales = [p for name, p in module.named_parameters() if p.requires_grad and name == "log_scale"]
     others = stage.weight_decay if stage.decay == "all" else 0.0
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": stage.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": others},
+        {"params": scales, "weight_decay": others},  # alone: whole where the weights are divided
     ]
     fused = precision(stage) != "fp16"
     return torch.optim.AdamW(groups, lr=lr, betas=stage.betas, eps=stage.eps, fused=fused)
@@ -49,4 +51,6 @@ def precision(stage: Stage) -> str:
         return "no" if stage.precision == "fp32" else stage.precision
     if not torch.cuda.is_available():
         return "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if torch.cuda.is_bf16_supported():
+        return "bf16"
+    return "no" if stage.shard else "fp16"  # whose scaler takes whole gradients

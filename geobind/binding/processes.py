@@ -45,3 +45,10 @@ def gather(tensor: Tensor, processes: int) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(tensor))
+
+
+def any_process(says: bool, accelerator: Accelerator) -> bool:
+    """Whether it is so on any process, so that all of them do the same."""
+    if accelerator.num_processes == 1:
+        return says
+    return bool(accelerator.gather(torch.tensor([says], device=accelerator.device)).any())

@@ -96,6 +96,7 @@ class Stage(BaseModel):
     clip_norm: float | None = Field(1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
+    shard: bool = False
 
     positives: Positives = "joint"
     rows_per_place: Annotated[int, Field(ge=1)] | None = None
@@ -146,6 +147,8 @@ class Stage(BaseModel):
             raise ValueError(f"the learner {sorted(unlinked)[0]!r} is in no link, so nothing would move it")
         if self.schedule == "cosine_restarts" and self.restart_steps is None:
             raise ValueError("cosine_restarts needs restart_steps (the paper's code: 3000)")
+        if self.shard and (self.compile or self.precision == "fp16"):
+            raise ValueError("shard goes with precision bf16 or fp32, and without compile")
         if not self.name:
             self.name = "+".join(self.moving)
         return self

@@ -229,6 +229,7 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
 SHARED = """
 import os, sys, json, pathlib, torch
 from geobind import GeoBind, Link, Stage, Tower, bind
+from geobind.binding import loop
 from geobind.towers.vector import VectorProcessor
 from tests.spaces import DIM, WIDTHS, vector_pairs, vector_space
 class Spare(Tower):  # a weight that is never used, as ConvNeXt's last norm is not when its map is averaged
@@ -249,17 +250,35 @@ stages = {
     "triplet": Stage(**short, loss="triplet"),
     "batch triplet": Stage(**short, loss="batch_triplet"),
     "three links": Stage(learners=["satellite", "audio", "image"], links=links, pairs=three, **options),
+    "divided": Stage(**short, shard=True),
+    "divided, three links": Stage(learners=["satellite", "audio", "image"], links=links, pairs=three, shard=True, **options),
+    "divided, in parts": Stage(**short, shard=True, micro_batch=3),
+    "divided, stopped": Stage(**short, shard=True),
     "spare weights": Stage(**short),
     "spare weights in parts": Stage(**short, micro_batch=3),
 }
 found = {}
-for name, stage in stages.items():
+def stop(*arguments):
+    stop.calls += 1
+    if stop.calls == 9:  # in the second epoch
+        raise KeyboardInterrupt
+    return stage_loss(*arguments)
+def run(name, stage):
     torch.manual_seed(0)
     space = vector_space(*stage.modalities)
     if name.startswith("spare"):
         space = GeoBind(DIM, [Spare("satellite"), space.tower("text")])
     report = bind(space, stage, out=pathlib.Path(sys.argv[1], name), progress=False)
-    found[name] = [*report.losses, *report.temperatures.values()]
+    return [*report.losses, *report.temperatures.values()]
+for name, stage in stages.items():
+    if name.endswith("stopped"):
+        stop.calls, stage_loss, loop.stage_loss, loop.CHECKPOINT_SECONDS = 0, loop.stage_loss, stop, 0
+        try:
+            run(name, stage)
+        except KeyboardInterrupt:
+            loop.stage_loss = stage_loss
+    found[name] = run(name, stage)
+assert found["divided, stopped"] == found["divided"]
 pathlib.Path(sys.argv[1], f"found-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
 """
 
@@ -281,7 +300,7 @@ def test_two_processes_equal_one_on_the_whole_batch(tmp_path):
 
     (alone,) = run(out="one")
     first, second = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", out="two")
-    assert len(alone) == 9
+    assert len(alone) == 13
     for name, values in alone.items():
         assert first[name] == pytest.approx(values, abs=1e-4), name
         assert first[name] == pytest.approx(second[name], abs=1e-6), name
