@@ -33,6 +33,7 @@ EXTRAS = {
     "gallery": ("lancedb", "shapely"),
     "geo": ("pyproj", "rasterio", "shapely", "xarray"),
     "onnx": ("onnx", "onnxruntime"),
+    "ray": ("ray",),
     "tasks": ("scikit-learn",),
 }  # fmt: skip
 

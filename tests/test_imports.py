@@ -20,7 +20,7 @@ import geobind
 PACKAGE = Path(geobind.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
-    "errors", "console", "storage", "media", "data", "towers", "space", "retrieval", "tasks", "binding", "recipe", "files", "gallery", "mapping", "describe", "interop", "demo", "cli",
+    "errors", "console", "storage", "media", "data", "towers", "space", "cluster", "retrieval", "tasks", "binding", "recipe", "files", "gallery", "mapping", "describe", "interop", "demo", "cli",
 )  # fmt: skip
 
 each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

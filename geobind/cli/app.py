@@ -42,6 +42,10 @@ Space = Annotated[str, typer.Argument(metavar="DIR", help="A saved space: a fold
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the accelerator where there is one.")
 ]
+Ray = Annotated[
+    bool,
+    typer.Option("--ray", help="Divide the work over a Ray cluster: RAY_ADDRESS, or one on this machine."),
+]
 OnError = Literal["raise", "skip"]
 Changes = Annotated[
     list[str] | None,

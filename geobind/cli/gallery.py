@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from geobind.cli.app import Device, OnError, Space, Values, app, interruptible, print_tables
+from geobind.cli.app import Device, OnError, Ray, Space, Values, app, interruptible, print_tables
 from geobind.errors import GeoBindError
 
 Gallery = Annotated[
@@ -62,6 +62,7 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode files.")] = 0,
+    ray: Ray = False,
 ) -> None:
     """Embed values of one modality into a gallery, or into a Parquet file (columns key, embedding)."""
     from geobind.files import embed_to_parquet
@@ -71,6 +72,8 @@ def embed(
 
     if (out is None) == (gallery is None):
         raise GeoBindError("say where the embeddings go: either --gallery GALLERY or --out FILE.parquet")
+    if ray and out is not None:
+        raise GeoBindError("--ray embeds into a gallery: give --gallery in place of --out")
     loaded = GeoBind.from_pretrained(space)
     progress = sys.stderr.isatty()
     if out is not None:
@@ -87,7 +90,8 @@ def embed(
     with interruptible(Path(str(gallery))):
         counts = embed_to_gallery(
             loaded, modality, values, Store(str(gallery), space=where), column=column, tile=tile,
-            on_error=on_error or "skip", batch_size=batch_size, device=device, workers=workers, progress=progress,
+            on_error=on_error or "skip", batch_size=batch_size, device=device, workers=workers, ray=ray,
+            progress=progress,
         )  # fmt: skip
     for message in counts.unreadable:
         print(f"unreadable: {message}", file=sys.stderr)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from geobind.cluster import divided
 from geobind.console import progress_bar
 from geobind.errors import GeoBindError, MediaError
 from geobind.gallery.schema import Origin, row_id, rows
@@ -44,6 +45,7 @@ def embed_to_gallery(
     batch_size: int = 64,
     device: str | None = None,
     workers: int = 0,
+    ray: bool = False,
     progress: bool = False,
 ) -> Counts:
     """Embed what the arguments name (see `open_sources`) into a gallery.
@@ -53,7 +55,8 @@ def embed_to_gallery(
 
     Each value is keyed by its source and the tower, so that the same call, after an end at any moment, goes
     on with what is missing, and two calls at once add every value once. Blocks of 2,048 values are embedded
-    and added in one transaction each. Raises GeoBindError where the gallery is of another space or all
+    and added in one transaction each; with `ray` a Ray cluster embeds them (see `geobind.cluster.divided`)
+    and this process adds them. Raises GeoBindError where the gallery is of another space or all
     values are unreadable, MediaError for the first unreadable value with on_error="raise".
     """
     origin = Origin.of(space, modality)
@@ -63,19 +66,40 @@ def embed_to_gallery(
         modality, space.tower(modality).processor.takes, arguments, column=column, tile=tile
     )
     counts = Counts()
+    work = _Work(
+        space=GeoBind(space.dim, [space.tower(modality)]),
+        origin=origin,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
+    )
     with progress_bar(disable=not progress) as bar:
         task = bar.add_task(f"embedding {modality}", total=total, note="")
         began = time.monotonic()
-        for source in sources:
-            for block in _blocks(source):
-                embedded = embed_block(
-                    space, origin, source, block, gallery, counts, on_error=on_error, batch_size=batch_size,
-                    device=device, workers=workers,
-                )  # fmt: skip
-                counts.added += gallery.add(embedded) if embedded is not None else 0
+
+        def missing() -> Iterator[_Missing]:
+            for source in sources:
+                for block in _blocks(source):
+                    found = _missing(source, block, origin, gallery, counts)
+                    bar.update(task, advance=len(block) - len(found.ids))
+                    if found.ids:
+                        yield found
+
+        blocks = missing()
+        with closing(
+            divided(work, blocks, workers=workers, device=device) if ray else ((b, work(b)) for b in blocks)
+        ) as results:
+            for block, (embedded, errors) in results:
+                if errors and on_error == "raise":
+                    raise MediaError(errors[0])
+                counts.unreadable += errors
+                if embedded is not None:
+                    added = gallery.add(embedded)
+                    counts.added += added
+                    counts.present += embedded.num_rows - added
                 fresh = counts.added + len(counts.unreadable)
                 note = f"{fresh / (time.monotonic() - began + 1e-9):,.0f}/s"
-                bar.update(task, advance=len(block), note=note)
+                bar.update(task, advance=len(block.ids), note=note)
     if counts.added:
         gallery.optimize()
     elif counts.unreadable and not counts.present:
@@ -85,63 +109,62 @@ def embed_to_gallery(
     return counts
 
 
-def embed_block(
-    space: GeoBind, origin: Origin, source: Source, block: Sequence[int], gallery: Gallery, counts: Counts,
-    *, on_error: Literal["raise", "skip"], batch_size: int, device: str | None, workers: int,
-) -> pa.Table | None:  # fmt: skip
-    """Rows of those values of a block that the gallery lacks; None where it has them all. Counts the others."""
+@dataclass(frozen=True)
+class _Missing:
+    """Values of a block that the gallery lacks: their rows, keys, and what is known of them."""
+
+    rows: Sequence[Row]
+    ids: list[str]
+    known: Known
+
+
+def _missing(
+    source: Source, block: Sequence[int], origin: Origin, gallery: Gallery, counts: Counts
+) -> _Missing:
+    """Counts the others."""
     known = source.known(block)
     ids = [row_id(origin, name) for name in known.sources]
     there = gallery.present(ids)
     counts.present += sum(key in there for key in ids)
     # The first of equal values; rows that lack the modality have no name.
     first = {key: i for i, key in reversed(list(enumerate(ids))) if key not in there and known.sources[i]}
-    missing = sorted(first.values())
-    if not missing:
-        return None
-    part = _Part(source, [block[i] for i in missing])
-    vectors, positions = [], []
-    with closing(
-        space.embed_batches(
-            origin.modality, part, batch_size=batch_size, device=device, on_error="skip", workers=workers
-        )
-    ) as batches:
-        for done, embedded, errors in batches:
-            if errors and on_error == "raise":
-                raise MediaError(errors[0])
-            counts.unreadable += errors
-            vectors.append(embedded)
-            positions += done
-    if not positions:
-        return None
-    chosen = [missing[i] for i in positions]
-    return _rows(np.concatenate(vectors), origin, known, chosen, [ids[i] for i in chosen])
+    chosen = sorted(first.values())
+    return _Missing(source.part([block[i] for i in chosen]), [ids[i] for i in chosen], known.take(chosen))
 
 
-def _rows(vectors: np.ndarray, origin: Origin, known: Known, chosen: list[int], ids: list[str]) -> pa.Table:
-    columns: dict[str, Any] = {}
-    if known.geometry is not None:
-        columns["geometry"] = [known.geometry[i] for i in chosen]
-    return rows(
-        vectors, origin=origin, sources=[known.sources[i] for i in chosen], unique_ids=ids,
-        locations=None if known.locations is None else known.locations[chosen],
-        times=None if known.times is None else known.times[chosen], columns=columns,
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Blocks to rows of a gallery, and a message for each value that cannot be read."""
+
+    space: GeoBind
+    origin: Origin
+    batch_size: int
+    device: str | None
+    workers: int
+
+    def __call__(self, block: _Missing) -> tuple[pa.Table | None, list[str]]:
+        vectors, positions, unreadable = [], [], []
+        with closing(
+            self.space.embed_batches(
+                self.origin.modality, block.rows, batch_size=self.batch_size, device=self.device,
+                on_error="skip", workers=self.workers,
+            )
+        ) as batches:  # fmt: skip
+            for done, embedded, errors in batches:
+                unreadable += errors
+                vectors.append(embedded)
+                positions += done
+        if not positions:
+            return None, unreadable
+        known = block.known.take(positions)
+        table = rows(
+            np.concatenate(vectors), origin=self.origin, sources=known.sources,
+            unique_ids=[block.ids[i] for i in positions], locations=known.locations, times=known.times,
+            columns={} if known.geometry is None else {"geometry": known.geometry},
+        )  # fmt: skip
+        return table, unreadable
 
 
 def _blocks(source: Source) -> Iterator[range]:
     for start in range(0, len(source), BLOCK):
         yield range(start, min(start + BLOCK, len(source)))
-
-
-class _Part(Sequence[Row]):
-    """Some rows of a source."""
-
-    def __init__(self, source: Source, positions: list[int]) -> None:
-        self.source, self.positions = source, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, position: int) -> Row:  # type: ignore[override]
-        return self.source[self.positions[position]]

@@ -38,6 +38,15 @@ class Known:
     times: NDArray[np.datetime64] | None = None
     geometry: list[bytes] | None = None
 
+    def take(self, rows: list[int]) -> Known:
+        """Some of them, in that order."""
+        return Known(
+            [self.sources[i] for i in rows],
+            None if self.locations is None else self.locations[rows],
+            None if self.times is None else self.times[rows],
+            None if self.geometry is None else [self.geometry[i] for i in rows],
+        )
+
 
 class Source(Protocol):
     """Rows of one modality by index, read when they are asked for, and what is known of them before."""
@@ -48,6 +57,9 @@ class Source(Protocol):
 
     def known(self, positions: Sequence[int]) -> Known:
         """Source ("" where the row lacks the modality), place and time of some rows, without reading their media."""
+
+    def part(self, positions: Sequence[int]) -> Sequence[Row]:
+        """Some rows apart from the others, light enough to be sent to another process; nothing is read."""
 
 
 def open_sources(
@@ -80,16 +92,17 @@ def open_sources(
 def _open(
     modality: str, takes: Any, argument: str, column: str | None, tile: int
 ) -> tuple[Iterator[Source], int]:
-    path = Path(argument)
+    # Names, and paths for processes that run elsewhere, do not depend on the folder this one runs in.
+    path = Path(argument).absolute()
     suffix = path.suffix.lower()
     if suffix == ".tar" or (path.is_dir() and read_layout(path) is not None):
         pairs = Pairs.from_folder(path) if path.is_dir() else Pairs.from_shards(path)
-        source = _Table(modality, pairs, str(path.absolute()))
+        source = _Table(modality, pairs, str(path))
         return iter([source]), len(source)
     if suffix in TABLES and _is_table(path, takes):
         return _table_parts(modality, takes, path, column)
     if takes == "file" and suffix in tiles.TIFF and path.is_file() and tiles.is_big(path, tile):
-        windows = _Raster(modality, tiles.Windows(argument, tile))
+        windows = _Raster(modality, tiles.Windows(str(path), tile))
         return iter([windows]), len(windows)
     parts: list[Source] = [
         _Listed(modality, part, takes) for part in read_values(modality, takes, [argument])
@@ -140,8 +153,8 @@ def _rows_of(modality: str, takes: str, table: pa.Table, path: Path, column: str
     return _Table(
         modality,
         pairs,
-        str(path.absolute()),
-        root=path.absolute().parent if takes == "file" else None,
+        str(path),
+        root=path.parent if takes == "file" else None,
         ids=ids,
     )
 
@@ -183,6 +196,9 @@ class _Table:
         sources = [self.sources[row] or "" for row in rows]
         return Known(sources, self.places[rows], None if self.pairs.times is None else self.pairs.times[rows])
 
+    def part(self, positions: Sequence[int]) -> Sequence[Row]:
+        return self.pairs.subset(positions)
+
 
 class _Raster:
     """A big raster's tiles."""
@@ -205,6 +221,23 @@ class _Raster:
         if corners is None:
             return Known(sources)
         return Known(sources, tiles.centres(corners), None, tiles.polygons(corners))
+
+    def part(self, positions: Sequence[int]) -> Sequence[Row]:
+        return _Part(self, positions)
+
+
+@dataclass(frozen=True)
+class _Part(Sequence[Row]):
+    """Some tiles of a raster."""
+
+    raster: _Raster
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, position: int) -> Row:  # type: ignore[override]
+        return self.raster[self.positions[position]]
 
 
 class _Listed:
@@ -233,6 +266,13 @@ class _Listed:
         found = [_place_of(self.values.values[i]) for i in positions]
         places = np.array([(np.nan, np.nan) if place is None else place for place, _ in found])
         return Known([str(Path(key).absolute()) for key in keys], places, None, [shape for _, shape in found])  # type: ignore[misc]
+
+    def part(self, positions: Sequence[int]) -> Sequence[Row]:
+        values = [self.values.values[i] for i in positions]
+        if self.takes == "file":
+            values = [Path(value).absolute() for value in values]
+        keys = self.values.keys.take(pa.array(positions, pa.int64()))
+        return _Listed(self.modality, Values(self.modality, keys, values), self.takes)  # type: ignore[return-value]
 
 
 def _place_of(path: Path) -> tuple[tuple[float, float] | None, bytes | None]:
