@@ -12,10 +12,15 @@ import numpy as np
 import psutil
 import pytest
 
+import geobind
 from geobind import GeoBindError, MediaError
 from geobind.cluster import divided
 from geobind.gallery import embedding
 from geobind.gallery.store import Gallery
+from geobind.mapping.cube import Work
+from geobind.mapping.geotiff import read_map
+from geobind.mapping.run import write_map
+from tests.mapping.places import AXES, Spy, colour_space, north_up
 from tests.toy import toy_space
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -70,30 +75,6 @@ def folder(tmp_path):
     return made
 
 
-def test_a_gallery_is_the_same_with_a_worker_killed_half_way(saved, folder, tmp_path, run, monkeypatch):
-    monkeypatch.setattr(embedding, "BLOCK", 4)
-    alone, over = Gallery(tmp_path / "alone"), Gallery(tmp_path / "over")
-    embed = "embed", saved, "satellite", folder, "--batch-size", 2
-    assert run(*embed, "--gallery", alone.uri)[0] == 0
-    add, calls = Gallery.add, []
-
-    def add_and_kill(self, rows):
-        calls.append(1)
-        if len(calls) == 15:
-            kill_a_worker()
-        return add(self, rows)
-
-    monkeypatch.setattr(Gallery, "add", add_and_kill)
-    status, out, err = run(*embed, "--gallery", over.uri, "--ray")
-    # Ray has said before it that a worker died.
-    assert out.endswith(f"119 embeddings of satellite added to {over.uri}, 1 unreadable left out\n")
-    assert status == 0
-    assert "7.5.jpg is empty" in err
-    assert rows_of(over) == rows_of(alone)
-    assert len(rows_of(over)) == 119
-    assert "119 were there" in run(*embed, "--gallery", over.uri, "--ray")[1]
-
-
 EMBED = """
 import sys
 from geobind.cli import main
@@ -106,17 +87,79 @@ main()
 """
 
 
-def test_a_killed_driver_goes_on(saved, folder, tmp_path, run):
-    gallery = Gallery(tmp_path / "g")
-    embed = "embed", str(saved), "satellite", str(folder), "--gallery", gallery.uri, "--ray"
-    with subprocess.Popen([sys.executable, "-c", EMBED, *embed]) as process:
-        while not gallery.exists or not len(gallery):
+def test_a_gallery_is_the_same_though_the_driver_and_a_worker_are_killed(
+    saved, folder, tmp_path, run, monkeypatch
+):
+    monkeypatch.setattr(embedding, "BLOCK", 4)
+    alone, over = Gallery(tmp_path / "alone"), Gallery(tmp_path / "over")
+    embed = "embed", str(saved), "satellite", str(folder), "--batch-size", "2", "--gallery"
+    assert run(*embed, alone.uri)[0] == 0
+    with subprocess.Popen([sys.executable, "-c", EMBED, *embed, over.uri, "--ray"]) as process:
+        while not over.exists or not len(over):
             assert process.poll() is None
-        os.kill(process.pid, signal.SIGKILL)
-    there = len(gallery)
-    assert 0 < there < 119
-    assert f"{119 - there} embeddings" in run(*embed)[1]
-    assert len(rows_of(gallery)) == len({row["source"] for row in rows_of(gallery)}) == 119
+        process.kill()
+    there = len(over)
+    assert 0 < there < 100
+    add, calls = Gallery.add, []
+
+    def add_and_kill(self, rows):
+        calls.append(1)
+        if len(calls) == 3:
+            kill_a_worker()
+        return add(self, rows)
+
+    monkeypatch.setattr(Gallery, "add", add_and_kill)
+    status, out, err = run(*embed, over.uri, "--ray")
+    assert status == 0
+    # Ray has said before it that a worker died.
+    assert out.endswith(
+        f"{119 - there} embeddings of satellite added to {over.uri}, {there} were there, 1 unreadable left out\n"
+    )
+    assert "7.5.jpg is empty" in err
+    assert rows_of(over) == rows_of(alone)
+    assert len(rows_of(over)) == 119
+
+
+def test_a_map_equals_the_one_made_whole_though_a_worker_and_the_driver_end(tmp_path, monkeypatch):
+    """Bit for bit, and no block is made again that was written."""
+    space, out, write, written = colour_space(), tmp_path / "map.tif", Work.write, []
+    job = AXES, (2, 48, 3, 49), Spy()  # 100 x 100 cells: 2 x 2 blocks
+
+    def write_and_kill(self, block, values):
+        if len(written) == 1:
+            kill_a_worker()
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(block)
+        write(self, block, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "write", write_and_kill)
+        with pytest.raises(KeyboardInterrupt):
+            write_map(space, *job, out, step=0.01, ray=True)
+    assert not out.exists()
+    monkeypatch.setattr(Work, "write", lambda *given: [written.append(given[1]), write(*given)])
+    write_map(space, *job, out, step=0.01, ray=True)
+    assert sorted(written) == list(range(4))
+    whole = geobind.map(space, *job, step=0.01)
+    assert whole.notnull().all()
+    np.testing.assert_array_equal(read_map(out).values, whole.values)
+
+
+def test_a_map_through_the_command_line(tmp_path, run, monkeypatch):
+    """Paths are found from workers, whichever folder the command ran in."""
+    monkeypatch.chdir(tmp_path)
+    north_up(tmp_path / "scene.tif", "EPSG:32601", 1000, 2960, 10)
+    colour_space().save_pretrained(tmp_path / "space")
+    np.save(tmp_path / "red.npy", np.eye(3, dtype=np.float32)[0])
+    query = "--query", "+vector:red.npy", "--imagery", "scene.tif", "--ground", 40, "--step", 40
+    for name, options in (("one", []), ("many", ["--ray"])):
+        status, _, err = run("map", "space", *query, "--out", f"{name}.tif", *options)
+        assert status == 0, err
+    one, many = (read_map(tmp_path / f"{name}.tif") for name in ("one", "many"))
+    assert one.notnull().all()
+    assert one.size > 500
+    np.testing.assert_array_equal(one.values, many.values)
 
 
 def test_every_piece_has_its_result_though_workers_end(tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from geobind.cli.app import Device, Space, Values, app, interruptible
+from geobind.cli.app import Device, Ray, Space, Values, app, interruptible
 from geobind.errors import GeoBindError
 
 Several = list[str] | None
@@ -77,6 +77,7 @@ def map_command(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that cut tiles.")] = 0,
+    ray: Ray = False,
 ) -> None:
     """A map of where queries fit, as a GeoTIFF; the same command goes on after an interruption."""
     from geobind.mapping.imagery import open_imagery
@@ -99,7 +100,7 @@ def map_command(
         write_map(
             GeoBind.from_pretrained(space), queries, area, source, out, ground=ground, step=step, crs=crs,
             values=values, spread=spread, when=tuple(when or ()), modality=modality, batch_size=batch_size,
-            device=device, workers=workers, progress=sys.stderr.isatty(),
+            device=device, workers=workers, ray=ray, progress=sys.stderr.isatty(),
         )  # fmt: skip
     print(f"Map of {len(queries)} quer{'y' if len(queries) == 1 else 'ies'} written to {out}")
     if png is not None:

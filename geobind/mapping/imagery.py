@@ -220,7 +220,7 @@ def open_imagery(
         from geobind.mapping.xyz import XYZ
 
         return XYZ(text, attribution=attribution)
-    path = Path(text)
+    path = Path(text).absolute()  # for processes that run elsewhere
     if path.is_dir():
         return TileFolder(path)
     if not path.exists():

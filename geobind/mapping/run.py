@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geobind import __version__
+from geobind.cluster import divided
+from geobind.console import progress_bar
 from geobind.errors import GeoBindError, shorten
 from geobind.mapping.area import Area, Cells, project_bounds, units_of_metre
 from geobind.mapping.cube import Blocks, Work
@@ -33,6 +36,7 @@ AreaValue = str | Path | tuple[float, float, float, float] | Area
 QueryValue = str | Query
 Queries = QueryValue | Sequence[QueryValue] | Mapping[str, QueryValue]
 Values = Literal["cosine", "percentile"]
+_Found = Generator[tuple[int, NDArray[np.float32]], None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,7 @@ class MapOptions:
     * `values`: "cosine", or "percentile" (0 to 1) of the background that `geobind calibrate` keeps;
     * `spread`: a second band a query: the standard deviation of its cosine over the query's prompts;
     * `when`: moments (ISO 8601), one band each, for a tower conditioned on time;
+    * `ray`: a Ray cluster makes the blocks (see `geobind.cluster.divided`);
     * `modality`: the tower of the tiles; `batch_size`, `workers`, `device`: as for `GeoBind.embed`.
     """
 
@@ -59,6 +64,7 @@ class MapOptions:
     batch_size: int = 64
     workers: int = 0
     device: str | None = None
+    ray: bool = False
     progress: bool = False
 
 
@@ -224,6 +230,31 @@ class _Job:
     def run(self, work: Work) -> None:
         """Embed and compare the cells of the blocks that are not done."""
         left = [block for block in range(self.blocks.count) if not work.done[block]]
+        with closing(self._over_ray(left) if self.options.ray else self._computed(left)) as found:
+            for block, values in found:
+                work.write(block, values)
+
+    def _over_ray(self, left: Sequence[int]) -> _Found:
+        """`_computed` by the processes of a Ray cluster, in any order."""
+        o = self.options
+        sent = copy.copy(self)
+        sent.space = GeoBind(self.space.dim, [self.space.tower(o.modality)])
+        sent.options = replace(o, progress=False)
+        with (
+            progress_bar(disable=not o.progress) as bar,
+            closing(divided(sent._alone, left, workers=o.workers, device=o.device)) as results,
+        ):
+            task = bar.add_task("blocks of the map", total=len(left), note="")
+            for block, values in results:
+                yield block, values
+                bar.update(task, advance=1)
+
+    def _alone(self, block: int) -> NDArray[np.float32]:
+        ((_, values),) = self._computed([block])
+        return values
+
+    def _computed(self, left: Sequence[int]) -> _Found:
+        """Of some blocks, one after the other, the values (bands, height * width)."""
         o = self.options
         rows = Tiles(
             self.space, self.imagery, self.blocks, left, modality=o.modality, ground=self.ground,
@@ -233,16 +264,16 @@ class _Job:
         ends = np.cumsum(
             [(self.blocks.ends[b] - self.blocks.begin(b)) * moments for b in left], dtype=np.int64
         )
-        written, seen, values = 0, 0, self._empty(left[0]) if left else None
+        finished, seen, values = 0, 0, self._empty(left[0]) if left else None
 
-        def finish() -> None:
-            nonlocal written, values
-            while written < len(left) and ends[written] <= seen:
-                work.write(left[written], values)  # type: ignore[arg-type]
-                written += 1
-                values = self._empty(left[written]) if written < len(left) else None
+        def whole() -> _Found:
+            nonlocal finished, values
+            while finished < len(left) and ends[finished] <= seen:
+                yield left[finished], values  # type: ignore[misc]
+                finished += 1
+                values = self._empty(left[finished]) if finished < len(left) else None
 
-        finish()  # blocks without a cell of the area
+        yield from whole()  # blocks without a cell of the area
         if not len(rows):
             return
         try:
@@ -258,14 +289,14 @@ class _Job:
                     last = seen + len(positions) + len(errors)
                     # A batch may end one block and begin others.
                     while seen < last:
-                        begin, end = int(ends[written - 1]) if written else 0, int(ends[written])
+                        begin, end = int(ends[finished - 1]) if finished else 0, int(ends[finished])
                         mine = (known >= begin) & (known < end)
                         cell, moment = np.divmod(known[mine] - begin, moments)
-                        index = self.blocks.inside(left[written])[0][cell]
+                        index = self.blocks.inside(left[finished])[0][cell]
                         shaped = values.reshape(moments, -1, values.shape[1])  # type: ignore[union-attr]
                         shaped[moment, :, index] = found[:, mine].T
                         seen = min(last, end)
-                        finish()
+                        yield from whole()
         except GeoBindError as error:
             raise from_worker(error) from None
 
