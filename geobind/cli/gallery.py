@@ -53,7 +53,8 @@ def embed(
     column: Annotated[
         str | None,
         typer.Option(
-            help="Gallery: a table's column, if not that of the modality's name; a,b,c make a vector."
+            help="Gallery: a table's column, or the member of a tar shard's samples, if not that of the modality's name; "
+            "a,b,c make a vector."
         ),
     ] = None,
     tile: Annotated[

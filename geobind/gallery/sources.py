@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geobind.data.columns import Locations
+from geobind.data.embedded import HUB
 from geobind.data.layouts import read_layout
 from geobind.data.pairs import Pairs
 from geobind.data.table import read_table
@@ -75,7 +76,8 @@ def open_sources(
     * a folder: its files and those below; `<lat>_<lon>.jpg` and GeoTIFFs have a place. Of tar shards: their samples.
     * a table (CSV, Parquet, GeoParquet): its column of the modality, or `column` (a Major TOM table's is
       `embedding`); columns latitude and longitude, centre_lat and centre_lon, datetime or timestamp.
-    * a .tar: its samples. A TIFF larger than `tile` pixels: tiles of that size. Else a file, or what
+    * a .tar, also https://host/{000..127}.tar, and hf://datasets/owner/name: its samples; `column` is the
+      member (`jpg`, `tile.png`) or column if not that of the modality's name. A TIFF larger than `tile` pixels: tiles of that size. Else a file, or what
       `read_values` takes: sentences, latitude,longitude, feature files.
 
     Tables of Parquet, shards and rasters are read as they are needed. Raises GeoBindError where nothing is found.
@@ -92,12 +94,23 @@ def open_sources(
 def _open(
     modality: str, takes: Any, argument: str, column: str | None, tile: int
 ) -> tuple[Iterator[Source], int]:
+    remote = argument.startswith(HUB) or (
+        argument.startswith(("http://", "https://")) and argument.endswith(".tar")
+    )
     # Names, and paths for processes that run elsewhere, do not depend on the folder this one runs in.
     path = Path(argument).absolute()
     suffix = path.suffix.lower()
-    if suffix == ".tar" or (path.is_dir() and read_layout(path) is not None):
-        pairs = Pairs.from_folder(path) if path.is_dir() else Pairs.from_shards(path)
-        source = _Table(modality, pairs, str(path))
+    if remote or suffix == ".tar" or (path.is_dir() and read_layout(path) is not None):
+        options: Any = {} if column is None else {"columns": {modality: column}}
+        whole = path.is_dir() or argument.startswith(HUB)
+        where = argument if remote else str(path)
+        pairs = (Pairs.from_folder if whole else Pairs.from_shards)(where, **options)
+        if modality not in pairs.modalities:
+            raise GeoBindError(
+                f"{argument} has no {modality}, but {', '.join(pairs.modalities)}: say with --column which member or "
+                f"column it is, such as jpg"
+            )
+        source = _Table(modality, pairs, where)
         return iter([source]), len(source)
     if suffix in TABLES and _is_table(path, takes):
         return _table_parts(modality, takes, path, column)

@@ -11,15 +11,18 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from geobind import GeoBindError, Pairs, Recipe
+from geobind import GeoBind, GeoBindError, Pairs, Recipe, build_tower
 from geobind.data.embedded import parquet_shards
 from geobind.data.inspection import inspect
+from geobind.gallery.embedding import embed_to_gallery
+from geobind.gallery.store import Gallery
 from geobind.media.audio import load_audio
 from geobind.media.images import load_image
 from scripts.make_replicas import write_hub
@@ -160,5 +163,14 @@ def test_of_a_data_set_on_the_hub_the_columns_in_use_travel(host: Server, tmp_pa
     first, host.sent = host.sent, 0
     Pairs.from_folder("hf://datasets/owner/name", columns=columns)
     assert host.sent < first - 12_000, "the tiles came from the cache"
+    space = GeoBind(64, [build_tower("small", modality="satellite", dim=64, size=32, width=64)])
+    embed = partial(
+        embed_to_gallery, space, "satellite", ["hf://datasets/owner/name"], Gallery(tmp_path / "g")
+    )
+    there = len(set(pairs.keys("satellite").tolist()))
+    assert (embed(column="googleearth_image").added, embed(column="googleearth_image").present) == (
+        there,
+        there,
+    )
     with pytest.raises(GeoBindError, match="geobind data fetch hub:owner/name"):
         inspect("hf://datasets/owner/name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,11 +15,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from geobind import GeoBindError, MediaError
+from geobind import GeoBind, GeoBindError, MediaError, build_tower
 from geobind.gallery import embedding as module
 from geobind.gallery.embedding import embed_to_gallery
 from geobind.gallery.store import Gallery
+from tests.data.test_shards import write_tar
+from tests.server import serving
 
 
 def content(gallery, *columns):
@@ -129,6 +133,45 @@ def test_a_csv_of_files_and_one_of_texts(space, tiles, tmp_path):
     assert rows["a port"]["modality"] == "text"
     with pytest.raises(GeoBindError, match=r"no column 'satellite'.* --column"):
         embed_to_gallery(space, "satellite", [str(tiles / "sites.csv")], gallery)
+
+
+def test_tar_shards_in_a_folder_or_over_http(tmp_path):
+    """One value a sample, with its place; the member is found by its name or said; a shard grows by what is new."""
+    space = GeoBind(64, [build_tower("small", modality="satellite", dim=64, size=32, width=64)])
+    shards, tiles = tmp_path / "shards", {}
+    for shard in range(2):
+        for i in range(20):
+            key = f"{shard}{i:02d}"
+            picture = Image.effect_noise((40, 40), 10 + i).convert("RGB")
+            picture.save(tmp_path / f"{key}.png")
+            tiles[key] = tmp_path / f"{key}.png"
+        samples = [key for key in tiles if key[0] == str(shard)]
+        members = [
+            (f"{key}.{kind}", value)
+            for key in samples
+            for kind, value in (
+                ("tile.png", tiles[key].read_bytes()),
+                (
+                    "json",
+                    json.dumps({"latitude": int(key) - 100, "longitude": 5.5}).encode() if shard else b"{}",
+                ),
+            )
+        ]
+        write_tar(shards / f"{shard:05d}.tar", members)
+    gallery = Gallery(tmp_path / "g")
+    with pytest.raises(GeoBindError, match=r"shards has no satellite.* say with --column"):
+        embed_to_gallery(space, "satellite", [str(shards)], gallery)
+    assert embed_to_gallery(space, "satellite", [str(shards)], gallery, column="tile.png").added == 40
+    assert embed_to_gallery(space, "satellite", [str(shards)], gallery, column="tile.png").present == 40
+    with serving(shards) as server:
+        remote = Gallery(tmp_path / "r")
+        address = server.url("{00000..00001}.tar")
+        assert embed_to_gallery(space, "satellite", [address], remote, column="tile.png").added == 40
+    for rows in (content(gallery, "embedding", "centre_lat"), content(remote, "embedding", "centre_lat")):
+        for key, path in tiles.items():
+            (row,) = (row for source, row in rows.items() if source.endswith(f"/{key}.tile.png"))
+            np.testing.assert_allclose(row["embedding"], space.embed("satellite", [path])[0], atol=1e-5)
+            assert row["centre_lat"] == (int(key) - 100 if key[0] == "1" else None)
 
 
 def test_positions_and_sentences(space, tmp_path):
