@@ -31,8 +31,8 @@ def divided(
     >>> dict(divided(math.sqrt, [4, 9]))
     {9: 3.0, 4: 2.0}
 
-    The cluster is the one that RAY_ADDRESS names, else one that runs on this machine, else one that is started
-    here and ends with the work. Each process gets `work` once, so it may hold a tower, and has a GPU and
+    The cluster is the one that RAY_ADDRESS names (`auto`: the one that runs on this machine), else one of this
+    machine's cores that is started here and ends with the work. Each process gets `work` once, so it may hold a tower, and has a GPU and
     1 + `workers` CPUs; no GPU where none is there or `device` is cpu. `pieces` are drawn as they are needed.
     A process that dies is replaced and its pieces are done again, so `work` must have no other effect than
     its result. Raises GeoBindError as `work` does, without Ray or a cluster, and where four processes
@@ -142,12 +142,12 @@ def _connect() -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports to Ray's makers
-    address = os.environ.get("RAY_ADDRESS", "auto")
+    address = os.environ.get("RAY_ADDRESS") or "local"
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit() and "/" not in host:  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise GeoBindError(
             f"the Ray cluster at {address} cannot be reached ({shorten(' '.join(str(error).split()), 160)}): "

@@ -44,7 +44,7 @@ Device = Annotated[
 ]
 Ray = Annotated[
     bool,
-    typer.Option("--ray", help="Divide the work over a Ray cluster: RAY_ADDRESS, or one on this machine."),
+    typer.Option("--ray", help="Divide the work over a Ray cluster: RAY_ADDRESS, else this machine's cores."),
 ]
 OnError = Literal["raise", "skip"]
 Changes = Annotated[
