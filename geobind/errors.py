@@ -18,6 +18,10 @@ class MediaError(GeoBindError):
     """One value (a file, a vector, a sentence) that cannot be read; others may be fine."""
 
 
+class Terminated(GeoBindError):
+    """SIGTERM came, and what is done so far is kept; the command line exits with 75 ("try again")."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """The end of an error message: the nearest of `options`, else all of them.
 

@@ -15,9 +15,10 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from geobind.binding.loop import BindReport, bind
+from geobind.binding.loop import bind
 from geobind.binding.plan import StagePlan, plan_stage
 from geobind.binding.processes import main_process_first
+from geobind.binding.report import BindReport
 from geobind.binding.stage import SHORT_FORM, Link, Stage
 from geobind.data.pack import Packing
 from geobind.data.pairs import Pairs

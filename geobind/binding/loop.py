@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -26,65 +27,20 @@ from geobind.binding.model import Binder, stage_loss
 from geobind.binding.negatives import ExtraNegatives
 from geobind.binding.prepare import cache_frozen, prepare
 from geobind.binding.processes import any_process, gather, make_accelerator
+from geobind.binding.report import BindReport
 from geobind.binding.sharding import Shards, gathered, load_optimizer
 from geobind.binding.stage import Stage
+from geobind.binding.stopping import Termination
 from geobind.binding.validation import Validation
 from geobind.console import progress_bar
 from geobind.data.pairs import Pairs
-from geobind.errors import GeoBindError, MediaError
+from geobind.errors import GeoBindError, GeoBindWarning, MediaError, Terminated, shorten
 from geobind.space import GeoBind
+from geobind.storage import write_text
 from geobind.towers.base import Batch
 
 CHECKPOINT_SECONDS = 300.0  # a killed job costs at most this
 LOG_STEPS = 10
-
-
-@dataclass
-class BindReport:
-    """What a stage did: its rows, the loss and validation recall@10 of each epoch, what was unreadable."""
-
-    stage: str
-    rows: int
-    validation_rows: int
-    step: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    """Of the seconds, those in which the device had nothing to do because no batch was ready."""
-    losses: list[float] = field(default_factory=list)
-    recalls: list[float] = field(default_factory=list)
-    best_epoch: int | None = None
-    temperatures: dict[str, float] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
-    """Losses of the epoch under way, one a step."""
-
-    @property
-    def waiting(self) -> float:
-        """Share of the time in which the device waited for data."""
-        return self.waited / self.seconds if self.seconds else 0.0
-
-    def summary(self) -> str:
-        """For the console: one line of figures, and one of what could not be read."""
-        parts = [
-            f"{self.rows:,} rows" + (f" ({self.validation_rows:,} held out)" if self.validation_rows else "")
-        ]
-        parts.append(f"{len(self.losses)} epochs")
-        if self.best_epoch is not None:
-            best = self.recalls[self.best_epoch]
-            parts[-1] += f", the best {self.best_epoch + 1} with validation recall@10 {best:.3f}"
-        if self.losses:
-            parts.append(f"loss {self.losses[-1]:.3f}")
-        if self.temperatures:
-            parts.append(
-                "temperature " + ", ".join(f"{pair} {t:.4f}" for pair, t in self.temperatures.items())
-            )
-        spent = f"{self.seconds:,.0f} s, {self.waiting:.0%} of them waiting for data"
-        lines = [f"Stage {self.stage}: {'; '.join([*parts, spent])}"]
-        unreadable = list(dict.fromkeys(self.unreadable))  # a row comes again every epoch
-        if unreadable:
-            named = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
-            lines.append(f"{len(unreadable)} unreadable rows were replaced by others: {named}")
-        return "\n".join(lines)
 
 
 def bind(
@@ -106,26 +62,36 @@ def bind(
     second call with the same stage resumes, to the same weights as a run that was never stopped.
     `limit` trains on the first rows only; `strict` stops at unreadable media instead of replacing it.
     Under `accelerate launch`, rows and negatives are shared by all processes.
-    Raises GeoBindError for a stage that cannot run (see `prepare`) and for a loss of NaN.
+    Raises GeoBindError for a stage that cannot run (see `prepare`) and for a loss that is not finite, and
+    Terminated after SIGTERM, when the step is done and a checkpoint written.
     """
     accelerator = make_accelerator(optim.precision(stage))
     show = progress and accelerator.is_main_process
-    prepared = prepare(space, stage, limit=limit)
-    decoding = workers or 0
-    if workers is None and accelerator.device.type != "cpu":  # a CPU has no time to spare while it embeds
-        decoding = default_workers(prepared.train, stage.frozen)
-    caching: dict[str, Any] = {"strict": strict, "workers": decoding, "progress": show}
-    targets, train = cache_frozen(space, stage, prepared.train, accelerator, **caching)
-    validation = None
-    if prepared.validation is not None:
-        held_targets, held_out = cache_frozen(space, stage, prepared.validation, accelerator, **caching)
-        validation = Validation(space, stage.links, held_out, held_targets)
-    training = _Training(
-        accelerator, space, stage, train, targets, validation, strict=strict, workers=workers
-    )
-    if out is not None:
-        training.keep_in(Path(out))
-    return training.run(show)
+    with Termination() as termination:
+        prepared = prepare(space, stage, limit=limit)
+        decoding = workers or 0
+        if workers is None and accelerator.device.type != "cpu":  # a CPU has no time to spare while it embeds
+            decoding = default_workers(prepared.train, stage.frozen)
+        caching: dict[str, Any] = {"strict": strict, "workers": decoding, "progress": show}
+        targets, train = cache_frozen(space, stage, prepared.train, accelerator, **caching)
+        validation = None
+        if prepared.validation is not None:
+            held_targets, held_out = cache_frozen(space, stage, prepared.validation, accelerator, **caching)
+            validation = Validation(space, stage.links, held_out, held_targets)
+        training = _Training(
+            accelerator, space, stage, train, targets, validation, strict=strict, workers=workers
+        )
+        if out is not None:
+            training.keep_in(Path(out))
+        return training.run(show, termination)
+
+
+def open_losses(path: Path, step: int) -> TextIO:
+    """`losses.csv` (step,loss) to append to, cut to the lines up to a step: what came after is done again."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and step else []
+    kept = [line for line in lines[1:] if line.count(",") == 1 and int(line.split(",")[0]) <= step]
+    write_text(path, "\n".join(["step,loss", *kept]) + "\n")
+    return open(path, "a", encoding="utf-8", buffering=1)
 
 
 class _Training:
@@ -166,17 +132,19 @@ class _Training:
         self.best: dict[str, Tensor] | None = None
         self.checkpoints: Checkpoints | None = None
         self.log: Any = None
+        self.losses: TextIO | None = None
 
     # --- the loop --------------------------------------------------------------------------------------
 
-    def run(self, show: bool) -> BindReport:
+    def run(self, show: bool, termination: Termination) -> BindReport:
         report = self.report
         if report.step == 0:
             on_error = "raise" if self.strict else "skip"
             self.extra.fill(device=self.accelerator.device, on_error=on_error, workers=self.workers or 0)
-        resumed_at, began, saved = report.step, time.monotonic() - report.seconds, time.monotonic()
+        termination.stepping = True
+        began, saved = time.monotonic() - report.seconds, time.monotonic()
         with progress_bar(disable=not show) as bar:
-            task = bar.add_task(f"stage {self.stage.name}", total=self.steps, completed=resumed_at, note="")
+            task = bar.add_task(f"stage {self.stage.name}", total=self.steps, completed=report.step, note="")
             while report.step < self.steps:
                 epoch, start = divmod(report.step, len(self.loader))
                 self.model.train()
@@ -185,13 +153,23 @@ class _Training:
                     loss = self.train_step(batch)
                     report.seconds = time.monotonic() - began
                     bar.update(task, completed=report.step, note=self._note(loss))
+                    stopping = any_process(termination.arrived, self.accelerator)
                     due = time.monotonic() - saved > CHECKPOINT_SECONDS
-                    if report.step % len(self.loader) and any_process(due, self.accelerator):
+                    if report.step % len(self.loader) and (stopping or any_process(due, self.accelerator)):
                         self.save()
                         saved = time.monotonic()
+                        self.stop_if(stopping)
                 self.end_epoch(epoch)
+                self.stop_if(stopping)
                 saved = time.monotonic()
         return self.finish()
+
+    def stop_if(self, stopping: bool) -> None:
+        """Raise Terminated after a checkpoint; no process ends, and takes the others along, before it is written."""
+        if stopping:
+            self.accelerator.wait_for_everyone()
+            where = f"stopped by SIGTERM at step {self.report.step:,} of {self.steps:,} of stage {self.stage.name!r}"
+            raise Terminated(where + (f"; {self.checkpoints.folder} has it" if self.checkpoints else ""))
 
     def next_batch(self, batches: Iterator[StageBatch]) -> StageBatch | None:
         """The epoch's next batch. Each step ends with the loss on the host, so what this takes the device waits."""
@@ -221,6 +199,9 @@ class _Training:
 
         parts = [{modality: part[modality] for modality in self.stage.moving} for part in batch.parts]
         loss = backward(accelerator, self.model, parts, loss_of, self._seed, self._finish)
+        value = float(loss)
+        if not np.isfinite(value):
+            self.refuse(value, rows)
         if self.stage.clip_norm is not None:
             accelerator.clip_grad_norm_(self.model.parameters(), self.stage.clip_norm)
         self.optimizer.step()
@@ -230,15 +211,33 @@ class _Training:
         self.binder.clamp()
         self.extra.push(everyone, places)
 
-        value = float(loss)
-        if not np.isfinite(value):
-            raise GeoBindError(
-                f"stage {self.stage.name!r}: the loss is {value} at step {report.step + 1}, rows {batch.rows[:4].tolist()}...: "
-                f"lower lr, or look at these rows" + (f"; {self.checkpoints.folder} keeps the last good state" if self.checkpoints else "")
-            )  # fmt: skip
         report.step += 1
         report.step_losses.append(value)
+        if self.losses:
+            self.losses.write(f"{report.step},{value!r}\n")
         return value
+
+    def refuse(self, value: float, rows: np.ndarray) -> None:
+        """Stop before a loss that is not finite reaches the weights, with the keys of the batch of all processes."""
+        modalities = self.stage.modalities
+        keys = [{m: str(self.pairs.keys(m)[row]) for m in modalities} for row in rows.tolist()]
+        named = f"rows such as {shorten(keys[0], 160)}"
+        kept = ""
+        if self.checkpoints is not None:
+            written = self.checkpoints.folder / "bad_batch.json"
+            if self.accelerator.is_main_process:
+                write_text(written, json.dumps({"step": self.report.step + 1, "rows": keys}, indent=1) + "\n")
+            named = f"{written} lists its {len(keys)} rows"
+            step = self.checkpoints.step
+            kept = (
+                "; no checkpoint is written yet"
+                if step is None
+                else f"; the checkpoint of step {step:,} is good"
+            )
+        raise GeoBindError(
+            f"stage {self.stage.name!r}: the loss is {value} at step {self.report.step + 1:,}; {named}: look at "
+            f"them, or lower lr or precision{kept}"
+        )
 
     def _seed(self, part: int) -> None:
         """Dropout is drawn from (seed, step, process, part): resuming needs no random state."""
@@ -281,7 +280,7 @@ class _Training:
                     key: value.detach().cpu().clone() for key, value in self.binder.state_dict().items()
                 }
                 if self.checkpoints and self.accelerator.is_main_process:
-                    self.checkpoints.save_best(self.best)
+                    self.checkpoints.save_best(report.step, self.best)
             if self.log:
                 self.log.add_scalar("validation_recall@10", report.recalls[-1], report.step)
         self.save()
@@ -295,8 +294,9 @@ class _Training:
         for modality in self.stage.moving:
             self.space.tower(modality).eval()
         self.space.record_binding(self.stage.moving, temperatures)
-        if self.log:
+        if self.log and self.losses:
             self.log.close()
+            self.losses.close()
         self.accelerator.wait_for_everyone()
         return self.report
 
@@ -305,8 +305,9 @@ class _Training:
     def keep_in(self, folder: Path) -> None:
         """Write checkpoints and the log into a folder, and go on from what is there."""
         self.checkpoints = Checkpoints(folder)
-        state = self.checkpoints.load_last()
-        if state is not None:
+        found = self.checkpoints.load()
+        if found is not None:
+            step, state = found
             if state["signature"] != self.signature:
                 raise GeoBindError(
                     f"{folder} holds a checkpoint of another stage or of other pairs: choose another folder, or delete it"
@@ -319,12 +320,22 @@ class _Training:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.extra.load(state["queues"])
-            self.report = BindReport(**state["report"])
-            self.best = self.checkpoints.load_best() if self.report.best_epoch is not None else None
+            self.report = BindReport(**state["report"], resumed_at=step)
+            self.best = self.checkpoints.load_best(step) if self.report.best_epoch is not None else None
+            before, now = state["processes"], self.accelerator.num_processes
+            if before != now and self.accelerator.is_main_process:
+                share = self.stage.batch_size // now
+                warnings.warn(
+                    f"stage {self.stage.name!r} goes on at step {step:,} with {now} processes instead of {before}: the "
+                    f"batches and their order stay, each process takes {share} of the {self.stage.batch_size} rows",
+                    GeoBindWarning,
+                    stacklevel=3,
+                )
         if self.accelerator.is_main_process:
             from tensorboardX import SummaryWriter
 
             self.log = SummaryWriter(str(folder / "log"), purge_step=self.report.step)
+            self.losses = open_losses(folder / "losses.csv", self.report.step)
 
     def save(self) -> None:
         if self.checkpoints is None:
@@ -334,17 +345,28 @@ class _Training:
         optimizer = gathered(self.optimizer.state_dict())
         if not self.accelerator.is_main_process:
             return
+        for name, value in self.binder.named_parameters():
+            if not value.isfinite().all():  # by an infinite gradient of a finite loss
+                raise GeoBindError(
+                    f"stage {self.stage.name!r}: {name} is not finite after step {self.report.step:,}, so no checkpoint is "
+                    f"written: lower lr, set clip_norm, or train in fp32; {self.checkpoints.folder} keeps the last good one"
+                )
+        if self.losses:
+            self.losses.flush()
         scaler = self.accelerator.scaler
-        self.checkpoints.save_last(
+        report = {key: value for key, value in asdict(self.report).items() if key != "resumed_at"}
+        self.checkpoints.save(
+            self.report.step,
             {
+                "processes": self.accelerator.num_processes,
                 "signature": self.signature,
                 "binder": self.binder.state_dict(),
                 "optimizer": optimizer,
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "queues": self.extra.state(),
-                "report": asdict(self.report),
-            }
+                "report": report,
+            },
         )
 
     def _signature(self) -> str:

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from geobind import __version__
-from geobind.errors import GeoBindError, GeoBindWarning
+from geobind.errors import GeoBindError, GeoBindWarning, Terminated
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,10 +61,16 @@ Workers = Annotated[
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit status 1."""
+    """Run the command line; a mistake of the user's is one line on stderr and exit status 1.
+
+    After SIGTERM the status of `bind` is 75 (EX_TEMPFAIL of sysexits.h): the same command goes on.
+    """
     warnings.showwarning = _show_warning
     try:
         app()
+    except Terminated as error:
+        print(f"geobind: {error}; the same command goes on", file=sys.stderr)
+        sys.exit(75)
     except GeoBindError as error:
         print(f"geobind: {error}", file=sys.stderr)
         sys.exit(1)

@@ -29,7 +29,7 @@ from geobind.demo.tables import Ceilings, find, kind, matrix, note, percent, pro
 from geobind.storage import write_text, writing
 
 if TYPE_CHECKING:
-    from geobind.binding.loop import BindReport
+    from geobind.binding.report import BindReport
     from geobind.demo.maps import ClassMap, Panel
     from geobind.retrieval.report import Report
 

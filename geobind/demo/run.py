@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.table import Table
 
-from geobind.binding.loop import BindReport
+from geobind.binding.report import BindReport
 from geobind.console import add_row, progress_bar, table
 from geobind.data.earth.attributes import Attributes
 from geobind.data.earth.earth import TILE_DEGREES, TILE_SIZE, make_earth

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from geobind import GeoBind, GeoBindError, Pairs, Recipe, Stage, bind, build_tower
 from geobind.binding.cache import TargetCache, target_folder
-from geobind.binding.loop import BindReport
 from geobind.binding.plan import plan_stage, plan_table
+from geobind.binding.report import BindReport
 from geobind.storage import cache_folder
 from tests.spaces import DIM, vector_pairs, vector_space
 from tests.toy import write_recipe

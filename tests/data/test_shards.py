@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 from geobind import GeoBindError, MediaError, Pairs, Recipe, evaluate
-from geobind.binding.loop import BindReport
+from geobind.binding.report import BindReport
 from geobind.data.shards import expand
 from geobind.data.source import split_of_name
 from geobind.errors import GeoBindWarning
@@ -295,7 +295,7 @@ def test_a_stream_keeps_its_position_through_a_kill(tmp_path: Path) -> None:
         asked = len(server.requests)
         assert asked >= 8 * 2 * 24
         killed = start("cut")
-        while not (tmp_path / "cut" / "last.pt").exists():
+        while not (tmp_path / "cut" / "checkpoints.json").exists():
             assert killed.poll() is None
             time.sleep(0.005)
         killed.kill()

@@ -13,7 +13,7 @@ import soundfile
 import yaml
 from PIL import Image
 
-from geobind.binding.loop import BindReport
+from geobind.binding.report import BindReport
 from geobind.demo.elements import bar, curve, picture, player
 from geobind.demo.maps import ClassMap, Panel
 from geobind.demo.page import SWAP, Neighbours, Place, Results, page, write_page
