@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from geobind.errors import GeoBindError, shorten
 from geobind.gallery.schema import time_text
+from geobind.media.geojson import read_polygon
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Filter:
                 )
             object.__setattr__(self, "bbox", box)
         if self.polygon is not None:
-            object.__setattr__(self, "polygon", _polygon(self.polygon))
+            object.__setattr__(self, "polygon", read_polygon(self.polygon))
 
     def sql(self) -> str | None:
         """The conditions on time, modality and other columns; None where there are none."""
@@ -104,59 +103,6 @@ class Filter:
             keep = np.zeros(len(latitude), bool)
             keep[rows[within]] = True
         return keep
-
-
-def _polygon(value: Any) -> Any:
-    """A shapely polygon whose rings are unrolled over the date line."""
-    try:
-        import shapely
-        from shapely.geometry import shape
-    except ImportError:
-        raise GeoBindError('a polygon needs shapely: pip install "geobind[gallery]"') from None
-    try:
-        if isinstance(value, str | Path):
-            text = str(value)
-            value = json.loads(
-                text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
-            )
-        if isinstance(value, Mapping):
-            features = value.get("features") or [value]
-            value = shapely.unary_union([_unrolled(shape(item.get("geometry") or item)) for item in features])
-        else:
-            value = _unrolled(value)
-    except GeoBindError:
-        raise
-    except OSError as error:
-        raise GeoBindError(
-            f"polygon {shorten(value)} cannot be read ({error.strerror}): give GeoJSON or its file"
-        ) from None
-    except Exception as error:  # json's, shapely's and whatever a wrong nesting raises
-        raise GeoBindError(
-            f"polygon {shorten(value)} is no GeoJSON ({shorten(str(error))}): give a Polygon"
-        ) from None
-    if value.is_empty or value.geom_type not in ("Polygon", "MultiPolygon"):
-        raise GeoBindError(f"the area is an empty or open {value.geom_type}: give a Polygon or MultiPolygon")
-    return value if value.is_valid else value.buffer(0)
-
-
-def _unrolled(geometry: Any) -> Any:
-    """Longitudes of each ring without jumps of more than half a turn."""
-    import shapely
-
-    if geometry.geom_type == "MultiPolygon":
-        return shapely.unary_union([_unrolled(part) for part in geometry.geoms])
-    if geometry.geom_type != "Polygon":
-        raise GeoBindError(f"the area is a {geometry.geom_type}: give a Polygon or MultiPolygon")
-    rings = []
-    for ring in (geometry.exterior, *geometry.interiors):
-        points = np.asarray(ring.coords)[:, :2].astype(np.float64)
-        steps = np.diff(points[:, 0])
-        turns = np.concatenate([[0], np.cumsum(-360 * np.round(steps / 360))])
-        if turns[-1] != 0:
-            raise GeoBindError("the polygon goes around a pole: cut it along a meridian, or use a bbox")
-        points[:, 0] += turns
-        rings.append(points)
-    return shapely.Polygon(rings[0], rings[1:])
 
 
 def _moment(text: str) -> np.datetime64:

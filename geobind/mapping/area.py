@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geobind.errors import GeoBindError, shorten
+from geobind.media.geojson import read_polygon
 from geobind.media.windows import Bounds, need_rasterio
 
 DEGREES = "EPSG:4326"
@@ -234,22 +234,5 @@ def _checked_box(numbers: tuple[float, ...], text: str) -> Bounds:
 
 
 def _from_geojson(path: str) -> Area:
-    import shapely
-
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content.get("type") == "FeatureCollection":
-            parts = [feature["geometry"] for feature in content["features"]]
-        else:
-            parts = [content.get("geometry", content)]
-        shapes = [shapely.from_geojson(json.dumps(part)) for part in parts if part]
-        shapes = [shape for shape in shapes if shape.area > 0]
-    except OSError as error:
-        raise GeoBindError(f"area {path} cannot be read ({error.strerror}): check the path") from None
-    except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError):
-        raise GeoBindError(f"area {path} is no GeoJSON: give polygons in longitude, latitude") from None
-    if not shapes:
-        raise GeoBindError(f"area {path} holds no polygon: draw one around the area")
-    bounds = np.array([shape.bounds for shape in shapes])
-    box = (*bounds[:, :2].min(0).tolist(), *bounds[:, 2:].max(0).tolist())
-    return Area(_checked_box(box, path), DEGREES, tuple(shapely.to_wkb(shape) for shape in shapes))
+    polygon = read_polygon(Path(path))
+    return Area(_checked_box(polygon.bounds, path), DEGREES, (polygon.wkb,))
