@@ -31,7 +31,7 @@ EXTRAS = {
     "adapters": ("peft",),
     "demo": ("basemap-data",),
     "gallery": ("lancedb", "shapely"),
-    "geo": ("pyproj", "rasterio", "shapely", "xarray"),
+    "geo": ("pyproj", "rasterio", "scipy", "shapely", "xarray"),
     "onnx": ("onnx", "onnxruntime"),
     "ray": ("ray",),
     "tasks": ("scikit-learn",),

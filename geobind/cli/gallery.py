@@ -210,16 +210,31 @@ def gallery_command(
         bool, typer.Option("--index", help="Build the approximate index, and measure its recall.")
     ] = False,
     export: Annotated[Path | None, typer.Option(help="Write it as GeoParquet in Major TOM's schema.")] = None,
-    add: Annotated[Path | None, typer.Option(help="Add the rows of such a table.")] = None,
+    add: Annotated[
+        Path | None, typer.Option(help="Add the rows of such a table, or AlphaEarth's vectors of a GeoTIFF.")
+    ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(help="With --add: which tower made a table's vectors, such as majortom:dinov2."),
+    ] = None,
+    step: Annotated[
+        int, typer.Option(min=1, help="With --add of AlphaEarth: every so many pixels of 10 m.")
+    ] = 1,
 ) -> None:
     """What a gallery holds, as JSON; with an option: its index, GeoParquet out and in."""
-    from geobind.gallery.exchange import read_geoparquet, write_geoparquet
+    from geobind.gallery.exchange import add_alphaearth, read_geoparquet, write_geoparquet
     from geobind.gallery.index import build_index
+    from geobind.gallery.schema import Origin
     from geobind.gallery.store import Gallery as Store
+    from geobind.gallery.tiles import TIFF
 
     store = Store(gallery)
     if add is not None:
-        print(f"{read_geoparquet(store, add):,} rows added to {gallery}")
+        if add.suffix.lower() in TIFF:
+            added = add_alphaearth(store, add, step=step)
+        else:
+            added = read_geoparquet(store, add, origin=None if tower is None else Origin("satellite", tower))
+        print(f"{added:,} rows added to {gallery}")
     if export is not None:
         print(f"{write_geoparquet(store, export):,} rows written to {export}")
     if index:

@@ -19,6 +19,7 @@ from geobind.gallery.store import Gallery
 from geobind.media.windows import open_raster
 from geobind.storage import replacing
 
+ALPHAEARTH = Origin("satellite", "alphaearth")
 _ROWS_AT_ONCE = 16_384
 
 
@@ -69,7 +70,7 @@ def read_geoparquet(gallery: Gallery, path: str | Path, *, origin: Origin | None
     if "embedding" not in names or not (own or origin):
         raise GeoBindError(
             f"table {path} has the columns {', '.join(names[:12])}: expected `embedding`, and `modality`, `tower` and "
-            f"`chain` or an origin that says which tower made them"
+            f"`chain` or an origin that says which tower made them (--tower majortom:dinov2)"
         )
     added = 0
     for batch in file.iter_batches(_ROWS_AT_ONCE):
@@ -104,6 +105,32 @@ def _as_rows(table: pa.Table, origin: Origin, path: str) -> pa.Table:
         if name in have and name not in ("unique_id", "embedding")
     }
     return rows(vectors, origin=origin, sources=sources, unique_ids=ids, columns=columns)
+
+
+def add_alphaearth(gallery: Gallery, path: str | Path, *, step: int = 1, year: int | None = None) -> int:
+    """Add AlphaEarth's vectors of a raster to a gallery, and count those that were new: see `read_alphaearth`.
+
+    >>> add_alphaearth(Gallery("alphaearth"), "2021/10N/x-0000000000-0000000000.tiff", step=16)
+
+    They are rows of satellite of the tower `alphaearth`, named by their place and year, so adding twice adds nothing.
+    A space with a `vector` tower of width 64 for satellite draws maps of them.
+    """
+    added, waiting, held = 0, [], 0
+
+    def rows_of(parts: list[Any]) -> pa.Table:
+        vectors, places, years = (np.concatenate(part) for part in zip(*parts, strict=True))
+        names = [
+            f"alphaearth#{y.astype('datetime64[Y]')},{a:.6f},{o:.6f}"
+            for (a, o), y in zip(places, years, strict=True)
+        ]
+        return rows(vectors, origin=ALPHAEARTH, sources=names, locations=places, times=years)
+
+    for part in read_alphaearth(path, step=step, year=year):
+        waiting.append(part)
+        held += len(part[0])
+        if held >= _ROWS_AT_ONCE:
+            added, waiting, held = added + gallery.add(rows_of(waiting)), [], 0
+    return added + (gallery.add(rows_of(waiting)) if waiting else 0)
 
 
 def read_alphaearth(

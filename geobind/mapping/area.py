@@ -198,6 +198,25 @@ def project_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
     return float(px.min()), float(py.min()), float(px.max()), float(py.max())
 
 
+def world_width(crs: str) -> float:
+    """How far apart in x two names of one place are; 0 for a CRS that does not repeat."""
+    return {DEGREES: 360.0, MERCATOR: MERCATOR_WORLD}.get(crs, 0.0)
+
+
+def narrowest(longitude: ArrayLike) -> tuple[float, float]:
+    """West and east of the narrowest span that holds all longitudes; west in -180..180, east perhaps beyond.
+
+    >>> narrowest([179.0, -178.0])
+    (179.0, 182.0)
+    """
+    turned = np.sort((np.asarray(longitude, float).ravel() + 180) % 360 - 180)
+    gaps = np.append(np.diff(turned), turned[0] + 360 - turned[-1])
+    gap = int(gaps.argmax()) if gaps.max() > gaps[-1] else len(gaps) - 1
+    if gap == len(gaps) - 1:
+        return float(turned[0]), float(turned[-1])
+    return float(turned[gap + 1]), float(turned[gap] + 360)
+
+
 def units_of_metre(crs: str, latitude: float, longitude: float) -> tuple[float, float]:
     """Units of the CRS along x and y that a metre on the ground is long at a point."""
     if is_geographic(crs):

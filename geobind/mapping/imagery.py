@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,23 @@ from numpy.typing import NDArray
 from geobind.errors import GeoBindError, MediaError, did_you_mean, shorten
 from geobind.mapping.area import (
     DEGREES,
-    MERCATOR,
-    MERCATOR_WORLD,
     METRES_OF_DEGREE,
+    Area,
+    narrowest,
     project,
+    project_bounds,
     units_of_metre,
+    world_width,
 )
+from geobind.mapping.nearest import Nearest
 from geobind.media.images import load_image
 from geobind.media.windows import Bounds, RasterFile
 
 EARTH = "earth"
+GALLERY = "gallery.lance"  # the folder of a gallery's table
 _VALID = 0.5  # share of a tile that has to be there
-_KINDS = "a raster (.tif, .vrt), a folder of located tiles, an XYZ template with {z}/{x}/{y}, or `earth`"
+_KINDS = "a raster (.tif, .vrt), a folder of located tiles, a gallery, an XYZ template with {z}/{x}/{y}, or `earth`"
+_LOCATED = "give GeoTIFFs, pictures named LAT_LON.jpg, or tiles.csv (file, latitude, longitude)"
 
 
 class NoImagery(MediaError):
@@ -60,8 +64,35 @@ class Imagery(ABC):
             raise GeoBindError("this imagery has no resolution of its own: give the ground size of a tile")
         return self.ground
 
+    def area(self, asked: str | Path | tuple[float, float, float, float] | Area | None) -> Area:
+        """The area asked for (see `Area.parse`), all of the imagery for None. Raises GeoBindError for one outside."""
+        if self.bounds is None:
+            if asked is None:
+                raise GeoBindError(
+                    "this imagery covers the whole Earth: give an area, such as 2.2,48.8,2.5,49.0"
+                )
+            return Area.parse(asked)
+        if asked is None:
+            return Area(self.bounds, self.crs)
+        area = Area.parse(asked)
+        there, here = (
+            project_bounds(bounds, crs, DEGREES)
+            for bounds, crs in ((self.bounds, self.crs), (area.bounds, area.crs))
+        )
+        if max(there[1], here[1]) < min(there[3], here[3]) and any(
+            max(there[0], here[0] + turn) < min(there[2], here[2] + turn) for turn in (-360, 0, 360)
+        ):
+            return area
+        raise GeoBindError(
+            f"the area ({', '.join(f'{v:g}' for v in here)}) lies outside the imagery "
+            f"({', '.join(f'{v:g}' for v in there)} in degrees): give west,south,east,north within it"
+        )
+
     def check(self, channels: int, mean: tuple[float, ...]) -> None:  # noqa: B027  most take what comes
         """Raises GeoBindError where a tower of so many channels cannot take the tiles."""
+
+    def check_cells(self, step: float, ground: float) -> None:  # noqa: B027
+        """Raises GeoBindError where cells and tiles of so many metres cannot be had."""
 
 
 class RasterImagery(Imagery):
@@ -128,14 +159,14 @@ class RasterImagery(Imagery):
         """A point in the raster's CRS, on the turn of longitude that the raster lies on."""
         x, y = (float(v) for v in project(longitude, latitude, DEGREES, self.crs))
         left, _, right, _ = self.bounds  # type: ignore[misc]
-        world = {DEGREES: 360.0, MERCATOR: MERCATOR_WORLD}.get(self.crs, 0.0)
+        world = world_width(self.crs)
         if world and not left <= x <= right:
             x = next((moved for moved in (x + world, x - world) if left <= moved <= right), x)
         return x, y
 
 
 class TileFolder(Imagery):
-    """A folder of tiles with their places: `tiles.csv` (file, latitude, longitude), or GeoTIFFs.
+    """A folder of tiles with their places: GeoTIFFs, pictures named LAT_LON.jpg, or `tiles.csv` (file, latitude, longitude).
 
     >>> TileFolder("tiles/", reach=800)
 
@@ -145,28 +176,19 @@ class TileFolder(Imagery):
 
     def __init__(self, folder: str | Path, *, reach: float | None = None) -> None:
         root = Path(folder)
-        self.paths, self.latitude, self.longitude = _located(root)
+        self.paths, places = _located(root)
         self.reach = reach
         self.identity = f"{root} {len(self.paths)}"
-        rest = self.longitude
-        if rest.max() - rest.min() > 180:  # across the date line
-            rest = np.where(rest < 0, rest + 360, rest)
-        self.bounds = tuple(
-            float(v)
-            for v in (
-                rest.min() - 0.01,
-                self.latitude.min() - 0.01,
-                rest.max() + 0.01,
-                self.latitude.max() + 0.01,
-            )
-        )  # type: ignore[assignment]
+        self.nearest = Nearest(*places.T)
+        west, east = narrowest(places[:, 1])
+        south, north = places[:, 0].min(), places[:, 0].max()
+        self.bounds = (west - 0.01, float(south) - 0.01, east + 0.01, float(north) + 0.01)
 
     def tile(self, latitude: float, longitude: float, ground: float, pixels: int) -> NDArray[Any]:
-        east = (self.longitude - longitude + 180) % 360 - 180
-        apart = np.hypot(self.latitude - latitude, east * np.cos(np.radians(latitude))) * METRES_OF_DEGREE
-        best = int(apart.argmin())
-        if apart[best] > (ground / 2 if self.reach is None else self.reach):
-            raise NoImagery(f"no tile within {apart[best]:.0f} m of {latitude:.5f}, {longitude:.5f}")
+        reach = ground / 2 if self.reach is None else self.reach
+        (best,), _ = self.nearest([latitude], [longitude], reach)
+        if best < 0:
+            raise NoImagery(f"no tile within {reach:.0f} m of {latitude:.5f}, {longitude:.5f}")
         return load_image(self.paths[best])
 
 
@@ -205,7 +227,7 @@ def open_imagery(
     stretch: tuple[float, float] | None = None,
     attribution: str = "",
 ) -> Imagery:
-    """The imagery that a path, an XYZ template or the word `earth` names.
+    """The imagery that a path, a gallery's address, an XYZ template or the word `earth` names.
 
     >>> open_imagery("scene.tif"), open_imagery("tiles/"), open_imagery("https://host/{z}/{x}/{y}.png")
 
@@ -221,6 +243,10 @@ def open_imagery(
 
         return XYZ(text, attribution=attribution)
     path = Path(text).absolute()  # for processes that run elsewhere
+    if text.startswith(("s3://", "gs://", "az://")) or (path / GALLERY).is_dir():
+        from geobind.mapping.vectors import GalleryImagery
+
+        return GalleryImagery(text, attribution=attribution)
     if path.is_dir():
         return TileFolder(path)
     if not path.exists():
@@ -242,26 +268,26 @@ def fill(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
     return filled
 
 
-def _located(root: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+def _located(root: Path) -> tuple[list[Path], NDArray[np.float64]]:
+    """The tiles of a folder that have a place, and the places (n, 2)."""
+    from geobind.gallery.sources import open_sources
+
     table = root / "tiles.csv"
-    rows: list[tuple[str, float, float]] = []
-    if table.exists():
-        with table.open(encoding="utf-8", newline="") as file:
-            try:
-                for row in csv.DictReader(file):
-                    rows.append((str(root / row["file"]), float(row["latitude"]), float(row["longitude"])))
-            except (KeyError, ValueError, TypeError) as error:
-                raise GeoBindError(
-                    f"{table} cannot be read ({error}): give columns file, latitude, longitude"
-                ) from None
-    else:
-        for path in sorted([*root.rglob("*.tif"), *root.rglob("*.tiff")]):
-            raster = RasterFile(path)
-            left, bottom, right, top = raster.bounds
-            longitude, latitude = project((left + right) / 2, (bottom + top) / 2, raster.crs, DEGREES)
-            rows.append((str(path), float(latitude), float(longitude)))
-    if not rows:
-        raise GeoBindError(
-            f"{root} holds no located tiles: give GeoTIFFs, or tiles.csv (file, latitude, longitude)"
-        )
-    return [row[0] for row in rows], np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
+    try:
+        if table.exists():
+            parts, _ = open_sources("satellite", "file", [str(table)], column="file")
+        else:
+            parts, _ = open_sources("satellite", "file", [str(root)])
+        known = [part.known(range(len(part))) for part in parts]
+    except GeoBindError as error:
+        raise GeoBindError(f"{root} holds no located tiles ({error}): {_LOCATED}") from None
+    files = [
+        (Path(source), place)
+        for part in known
+        if part.locations is not None
+        for source, place in zip(part.sources, part.locations, strict=True)
+        if not np.isnan(place).any()
+    ]
+    if not files:
+        raise GeoBindError(f"{root} holds no located tiles: {_LOCATED}")
+    return [file for file, _ in files], np.stack([place for _, place in files])

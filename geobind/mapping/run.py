@@ -24,6 +24,7 @@ from geobind.mapping.cube import Blocks, Work
 from geobind.mapping.geotiff import data_array, write_cog
 from geobind.mapping.imagery import Imagery, open_imagery
 from geobind.mapping.rows import Tiles, from_worker, tile_pixels
+from geobind.mapping.vectors import GalleryImagery
 from geobind.media.windows import need_rasterio
 from geobind.retrieval.query import Query, Term
 from geobind.retrieval.scores import score
@@ -138,9 +139,17 @@ class _Job:
         self, space: GeoBind, query: Queries, area: AreaValue | None, imagery: Imagery, options: MapOptions
     ) -> None:
         need_rasterio()
-        self.space, self.imagery, self.options = space, imagery, options
         self.queries = _named(query)
-        self.pixels = tile_pixels(space, imagery, options.modality)
+        if isinstance(imagery, GalleryImagery):
+            imagery = imagery.of(
+                space, options.modality, [t.modality for q in self.queries.values() for t in q.terms]
+            )
+        self.space, self.imagery, self.options = space, imagery, options
+        stored = isinstance(imagery, GalleryImagery)
+        self.embeds = not isinstance(imagery, GalleryImagery) or imagery.through_tower
+        self.pixels = 0 if stored else tile_pixels(space, imagery, options.modality)
+        if options.when and stored:
+            raise GeoBindError("the vectors of a gallery are of the time of their tiles: leave when out")
         if options.when and "datetime" not in space.tower(options.modality).processor.columns:
             raise GeoBindError(
                 f"the {options.modality} tower is not conditioned on time: leave when out, or bind one with `condition`"
@@ -149,9 +158,9 @@ class _Job:
         if not 0 < self.ground < 2e7:
             raise GeoBindError(f"ground {self.ground:g}: give the side of a tile in metres")
         self.crs = options.crs or imagery.crs
-        self.area = _area(area, imagery)
+        self.area = imagery.area(area)
         self.cells = Cells.of(self.area, self.crs, options.step or self._default_step())
-        _check_overlap(self.area, imagery)
+        imagery.check_cells(self.cells.step / self._units(), self.ground)
         self.blocks = Blocks(self.cells)
         if not len(self.blocks):
             raise GeoBindError(
@@ -160,8 +169,12 @@ class _Job:
         self._embed_queries()
 
     def _default_step(self) -> float:
+        return self.ground * self._units()
+
+    def _units(self) -> float:
+        """Units of the map's CRS that a metre is long in the middle of the area."""
         left, bottom, right, top = project_bounds(self.area.bounds, self.area.crs, "EPSG:4326")
-        return self.ground * units_of_metre(self.crs, (bottom + top) / 2, (left + right) / 2)[1]
+        return units_of_metre(self.crs, (bottom + top) / 2, (left + right) / 2)[1]
 
     def _embed_queries(self) -> None:
         """A matrix (rows, dim) of all that is compared, and which of its rows make up which query."""
@@ -200,10 +213,12 @@ class _Job:
             *self.space.modalities
         }
         o = self.options
+        if self.embeds:
+            modalities.add(o.modality)
         return {
             "queries": {name: shorten(query, 2000) for name, query in self.queries.items()},
             "vectors": [round(float(v), 5) for v in self.matrix.sum(1)],
-            "fingerprints": {m: self.space.fingerprint(m) for m in sorted({o.modality, *modalities})},
+            "fingerprints": {m: self.space.fingerprint(m) for m in sorted(modalities)},
             "imagery": self.imagery.identity, "ground": self.ground, "crs": self.crs, "step": self.cells.step,
             "cells": [self.cells.column, self.cells.row, *self.cells.shape], "count": len(self.blocks),
             "when": list(o.when), "spread": o.spread,
@@ -238,7 +253,7 @@ class _Job:
         """`_computed` by the processes of a Ray cluster, in any order."""
         o = self.options
         sent = copy.copy(self)
-        sent.space = GeoBind(self.space.dim, [self.space.tower(o.modality)])
+        sent.space = GeoBind(self.space.dim, [self.space.tower(o.modality)] if self.embeds else [])
         sent.options = replace(o, progress=False)
         with (
             progress_bar(disable=not o.progress) as bar,
@@ -256,6 +271,10 @@ class _Job:
     def _computed(self, left: Sequence[int]) -> _Found:
         """Of some blocks, one after the other, the values (bands, height * width)."""
         o = self.options
+        if isinstance(self.imagery, GalleryImagery):
+            for block in left:
+                yield block, self._looked_up(self.imagery, block)
+            return
         rows = Tiles(
             self.space, self.imagery, self.blocks, left, modality=o.modality, ground=self.ground,
             pixels=self.pixels, when=o.when,
@@ -299,6 +318,16 @@ class _Job:
                         yield from whole()
         except GeoBindError as error:
             raise from_worker(error) from None
+
+    def _looked_up(self, gallery: GalleryImagery, block: int) -> NDArray[np.float32]:
+        """The values of a block whose vectors are there."""
+        o, values = self.options, self._empty(block)
+        window, inside = self.blocks.window(block), self.blocks.inside(block)[0]
+        index, vectors = gallery.vectors(self.cells, window, inside, self.ground)
+        if self.embeds and len(index):
+            vectors = self.space.embed(o.modality, list(vectors), batch_size=o.batch_size, device=o.device)
+        values[:, index] = self._compare(vectors)
+        return values
 
     def _empty(self, block: int) -> NDArray[np.float32]:
         _, height, _, width = self.blocks.window(block)
@@ -354,32 +383,4 @@ def _term_name(term: Term) -> str:
     sign = "-" if term.weight < 0 else ""
     return (
         f"{sign}{shorten(value, 60).strip(chr(39))}" if isinstance(value, str) else f"{sign}{term.modality}"
-    )
-
-
-def _area(area: AreaValue | None, imagery: Imagery) -> Area:
-    if area is not None:
-        return Area.parse(area)
-    if imagery.bounds is None:
-        raise GeoBindError("this imagery covers the whole Earth: give an area, such as 2.2,48.8,2.5,49.0")
-    return Area(imagery.bounds, imagery.crs)
-
-
-def _check_overlap(area: Area, imagery: Imagery) -> None:
-    """Raises GeoBindError where the area and the imagery have nothing in common."""
-    if imagery.bounds is None:
-        return
-    there, asked = (
-        project_bounds(bounds, crs, "EPSG:4326")
-        for bounds, crs in ((imagery.bounds, imagery.crs), (area.bounds, area.crs))
-    )
-    for turn in (-360, 0, 360):
-        if (
-            max(there[0], asked[0] + turn) < min(there[2], asked[2] + turn)
-            and max(there[1], asked[1]) < min(there[3], asked[3])
-        ):  # fmt: skip
-            return
-    raise GeoBindError(
-        f"the area ({', '.join(f'{v:g}' for v in asked)}) lies outside the imagery "
-        f"({', '.join(f'{v:g}' for v in there)} in degrees): give west,south,east,north within it"
     )

@@ -41,7 +41,7 @@ def test_only_what_an_sql_condition_keeps_is_written(gallery, tmp_path):
     assert write_geoparquet(gallery, tmp_path / "x.parquet", where="source = 'tile_9'") == 1
 
 
-def test_a_table_of_major_tom_is_read_under_the_tower_that_it_is_said_to_be_of(tmp_path):
+def test_a_table_of_major_tom_is_read_under_the_tower_that_it_is_said_to_be_of(tmp_path, run):
     vectors = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
     table = pa.table(
         {
@@ -61,12 +61,17 @@ def test_a_table_of_major_tom_is_read_under_the_tower_that_it_is_said_to_be_of(t
     assert (
         read_geoparquet(gallery, tmp_path / "m.parquet", origin=Origin("satellite", "majortom:dinov2")) == 30
     )
+    _, out, _ = run(
+        "gallery", tmp_path / "same", "--add", tmp_path / "m.parquet", "--tower", "majortom:dinov2"
+    )
+    assert out.startswith("30 rows")
+    assert Gallery(tmp_path / "same").record["towers"] == ["majortom:dinov2"]
     row = next(gallery.batches(where="grid_row_u = 3")).to_pylist()[0]
     np.testing.assert_allclose(row["embedding"], vectors[3] / np.linalg.norm(vectors[3]), atol=1e-6)
     assert (row["pixel_bbox"], row["timestamp"]) == ([0, 0, 224, 224], "20230119T161811")
 
 
-def test_alphaearth_is_dequantised_to_unit_length_with_places_and_years(tmp_path):
+def test_alphaearth_is_dequantised_to_unit_length_with_places_and_years(tmp_path, run):
     rasterio = pytest.importorskip("rasterio")
     from pyproj import Transformer
     from rasterio.transform import from_origin
@@ -92,6 +97,15 @@ def test_alphaearth_is_dequantised_to_unit_length_with_places_and_years(tmp_path
     np.testing.assert_allclose(places[1], [lat, lon], atol=1e-9)
     assert set(years) == {np.datetime64("2021-01-01T00:00:00")}
     assert np.isnan(dequantise([[-128] * 64])).all()
+    for added in (47, 0):  # through the command line; twice adds nothing
+        status, out, _ = run("gallery", tmp_path / "alphaearth", "--add", path)
+        assert (status, out.split()[0]) == (0, str(added))
+    stored = next(
+        Gallery(tmp_path / "alphaearth").batches(["embedding", "centre_lat", "timestamp"])
+    ).to_pydict()
+    np.testing.assert_allclose(sorted(stored["centre_lat"]), sorted(places[:, 0]), atol=1e-9)
+    assert set(stored["timestamp"]) == {"20210101T000000"}
+    assert run("gallery", tmp_path / "coarse", "--add", path, "--step", 4)[1].startswith("4 rows")
 
 
 @pytest.mark.parametrize("content", ["nothing", None])
