@@ -34,6 +34,7 @@ EXTRAS = {
     "geo": ("pyproj", "rasterio", "scipy", "shapely", "xarray"),
     "onnx": ("onnx", "onnxruntime"),
     "ray": ("ray",),
+    "stac": ("pystac-client",),
     "tasks": ("scikit-learn",),
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def map_command(
         str,
         typer.Option(
             metavar="SOURCE",
-            help="A raster (GeoTIFF, VRT), a folder of located tiles, a gallery, an XYZ template with {z}/{x}/{y}, or earth (the miniature Earth).",
+            help="A raster (GeoTIFF, VRT), a folder of located tiles, a gallery, an XYZ template with {z}/{x}/{y}, a search stac:URL?collection=NAME, or earth (the miniature Earth).",
         ),
     ] = "earth",
     ground: Annotated[

@@ -27,7 +27,7 @@ from geobind.media.windows import Bounds, RasterFile
 EARTH = "earth"
 GALLERY = "gallery.lance"  # the folder of a gallery's table
 _VALID = 0.5  # share of a tile that has to be there
-_KINDS = "a raster (.tif, .vrt), a folder of located tiles, a gallery, an XYZ template with {z}/{x}/{y}, or `earth`"
+_KINDS = "a raster (.tif, .vrt), a folder of located tiles, a gallery, an XYZ template with {z}/{x}/{y}, a search stac:URL?collection=NAME, or `earth`"
 _LOCATED = "give GeoTIFFs, pictures named LAT_LON.jpg, or tiles.csv (file, latitude, longitude)"
 
 
@@ -88,6 +88,10 @@ class Imagery(ABC):
             f"({', '.join(f'{v:g}' for v in there)} in degrees): give west,south,east,north within it"
         )
 
+    def over(self, area: Area) -> Imagery:
+        """The imagery as it is over an area: where it has to be searched for, that is done here."""
+        return self
+
     def check(self, channels: int, mean: tuple[float, ...]) -> None:  # noqa: B027  most take what comes
         """Raises GeoBindError where a tower of so many channels cannot take the tiles."""
 
@@ -141,6 +145,10 @@ class RasterImagery(Imagery):
         centre = (self.bounds[0] + self.bounds[2]) / 2, (self.bounds[1] + self.bounds[3]) / 2  # type: ignore[index]
         longitude, latitude = (float(v) for v in project(*centre, self.crs, DEGREES))
         return pixels * self.raster.resolution[1] / units_of_metre(self.crs, latitude, longitude)[1]
+
+    def over(self, area: Area) -> Imagery:
+        """The imagery as it is over an area: where it has to be searched for, that is done here."""
+        return self
 
     def check(self, channels: int, mean: tuple[float, ...]) -> None:
         name = self.raster.path
@@ -231,11 +239,15 @@ def open_imagery(
 
     >>> open_imagery("scene.tif"), open_imagery("tiles/"), open_imagery("https://host/{z}/{x}/{y}.png")
 
-    `bands`, `stretch` are of rasters. Raises GeoBindError for anything else.
+    `bands`, `stretch` are of rasters and of a search's. Raises GeoBindError for anything else.
     """
     if isinstance(source, Imagery):
         return source
     text = str(source)
+    if text.startswith("stac:"):
+        from geobind.mapping.stac import StacImagery
+
+        return StacImagery(text, bands=bands, stretch=stretch, attribution=attribution)
     if text == EARTH:
         return EarthImagery()
     if "{" in text or text.startswith(("http://", "https://")):

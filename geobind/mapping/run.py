@@ -144,6 +144,8 @@ class _Job:
             imagery = imagery.of(
                 space, options.modality, [t.modality for q in self.queries.values() for t in q.terms]
             )
+        self.area = imagery.area(area)
+        imagery = imagery.over(self.area)
         self.space, self.imagery, self.options = space, imagery, options
         stored = isinstance(imagery, GalleryImagery)
         self.embeds = not isinstance(imagery, GalleryImagery) or imagery.through_tower
@@ -158,7 +160,6 @@ class _Job:
         if not 0 < self.ground < 2e7:
             raise GeoBindError(f"ground {self.ground:g}: give the side of a tile in metres")
         self.crs = options.crs or imagery.crs
-        self.area = imagery.area(area)
         self.cells = Cells.of(self.area, self.crs, options.step or self._default_step())
         imagery.check_cells(self.cells.step / self._units(), self.ground)
         self.blocks = Blocks(self.cells)
