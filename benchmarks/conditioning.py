@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from joint_or_staged import T_95, cell
 
 from geobind import Evaluation, GeoBind, GeoBindWarning, Pairs, Recipe, Stage, bind, evaluate
 from geobind.storage import write_text
@@ -44,7 +45,6 @@ VARIANTS: dict[str, Any] = {
 }
 DIRECTIONS = (("satellite", "image"), ("text", "satellite"))
 SPLITS = ("by cell", "by place")
-T_95 = {5: 2.776, 4: 3.182, 3: 4.303, 2: 12.71}  # Student's t, two-sided, of n - 1 degrees of freedom
 
 
 class Earth:
@@ -120,10 +120,6 @@ def table(results: dict[str, dict[str, float]], part: str, seeds: int) -> str:
     def figures(variant: str, split: str, pair: str, told: str) -> np.ndarray:
         keys = [f"{split}/{variant}/{seed}" for seed in range(seeds)]
         return np.array([results[key][f"{part}/{pair}/{told}"] for key in keys])
-
-    def cell(values: np.ndarray, sign: str = "") -> str:
-        half = T_95[len(values)] * np.std(values, ddof=1) / np.sqrt(len(values))
-        return f"{np.mean(values):{sign}.3f} ± {half:.3f}"
 
     for variant, kind in VARIANTS.items():
         for told in ("told", "not told") if isinstance(kind, dict) else ("told",):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 
 class Server(ThreadingHTTPServer):
@@ -19,8 +20,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    def __init__(self, folder: Path, handler: type[Handler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), partial(handler or Handler, directory=str(folder)))
         self.ranges, self.wrong = True, False
         self.break_off: int | None = None
         self.breaks = 1_000_000
@@ -82,9 +83,9 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """Serve a folder on a free port of this machine."""
-    server = Server(folder)
+def serving(server: Server | Path) -> Iterator[Any]:
+    """Run a server, or one of a folder, on a free port of this machine."""
+    server = Server(server) if isinstance(server, Path) else server
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server

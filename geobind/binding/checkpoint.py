@@ -79,7 +79,8 @@ class Checkpoints:
 
         Warns of each that is damaged. Raises GeoBindError when all are.
         """
-        for entry in list(self._last):
+        listed = list(self._last)
+        for entry in listed:
             path = self.folder / entry.name
             try:
                 _check(path, entry.sha256)
@@ -93,7 +94,7 @@ class Checkpoints:
                 self._last.remove(entry)
                 continue
             return entry.step, state
-        if read_json(self.folder / INDEX).get("last"):
+        if listed:
             raise GeoBindError(
                 f"no checkpoint in {self.folder} can be read: delete that folder to train the stage again"
             )

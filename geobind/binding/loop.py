@@ -153,9 +153,10 @@ class _Training:
                     loss = self.train_step(batch)
                     report.seconds = time.monotonic() - began
                     bar.update(task, completed=report.step, note=self._note(loss))
-                    stopping = any_process(termination.arrived, self.accelerator)
-                    due = time.monotonic() - saved > CHECKPOINT_SECONDS
-                    if report.step % len(self.loader) and (stopping or any_process(due, self.accelerator)):
+                    late = time.monotonic() - saved > CHECKPOINT_SECONDS
+                    stopping, due = any_process([termination.arrived, late], self.accelerator)
+                    if report.step % len(self.loader) and (stopping or due):
+                        self.pull()
                         self.save()
                         saved = time.monotonic()
                         self.stop_if(stopping)
@@ -219,8 +220,9 @@ class _Training:
 
     def refuse(self, value: float, rows: np.ndarray) -> None:
         """Stop before a loss that is not finite reaches the weights, with the keys of the batch of all processes."""
-        modalities = self.stage.modalities
-        keys = [{m: str(self.pairs.keys(m)[row]) for m in modalities} for row in rows.tolist()]
+        batch = self.pairs.subset(rows)
+        names = {modality: map(str, batch.keys(modality)) for modality in self.stage.modalities}
+        keys = [dict(zip(names, row, strict=True)) for row in zip(*names.values(), strict=True)]
         named = f"rows such as {shorten(keys[0], 160)}"
         kept = ""
         if self.checkpoints is not None:
@@ -270,8 +272,7 @@ class _Training:
         report = self.report
         report.losses.append(float(np.mean(report.step_losses)))
         report.step_losses = []
-        if self.shards:
-            self.shards.pull()
+        self.pull()
         if self.validation is not None:
             report.recalls.append(self.validation.recall())
             if report.best_epoch is None or report.recalls[-1] >= report.recalls[report.best_epoch]:
@@ -320,7 +321,7 @@ class _Training:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.extra.load(state["queues"])
-            self.report = BindReport(**state["report"], resumed_at=step)
+            self.report = BindReport(**state["report"] | {"resumed_at": step})
             self.best = self.checkpoints.load_best(step) if self.report.best_epoch is not None else None
             before, now = state["processes"], self.accelerator.num_processes
             if before != now and self.accelerator.is_main_process:
@@ -337,11 +338,15 @@ class _Training:
             self.log = SummaryWriter(str(folder / "log"), purge_step=self.report.step)
             self.losses = open_losses(folder / "losses.csv", self.report.step)
 
-    def save(self) -> None:
-        if self.checkpoints is None:
-            return
+    def pull(self) -> None:
+        """Bring the binder's towers up to date, where the processes train divided copies."""
         if self.shards:
             self.shards.pull()
+
+    def save(self) -> None:
+        """Write a checkpoint of the binder, which `pull` has brought up to date."""
+        if self.checkpoints is None:
+            return
         optimizer = gathered(self.optimizer.state_dict())
         if not self.accelerator.is_main_process:
             return
@@ -351,10 +356,7 @@ class _Training:
                     f"stage {self.stage.name!r}: {name} is not finite after step {self.report.step:,}, so no checkpoint is "
                     f"written: lower lr, set clip_norm, or train in fp32; {self.checkpoints.folder} keeps the last good one"
                 )
-        if self.losses:
-            self.losses.flush()
         scaler = self.accelerator.scaler
-        report = {key: value for key, value in asdict(self.report).items() if key != "resumed_at"}
         self.checkpoints.save(
             self.report.step,
             {
@@ -365,7 +367,7 @@ class _Training:
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "queues": self.extra.state(),
-                "report": report,
+                "report": asdict(self.report),
             },
         )
 

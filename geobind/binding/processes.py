@@ -47,8 +47,8 @@ def gather(tensor: Tensor, processes: int) -> Tensor:
     return torch.cat(all_gather(tensor))
 
 
-def any_process(says: bool, accelerator: Accelerator) -> bool:
-    """Whether it is so on any process, so that all of them do the same."""
+def any_process(says: list[bool], accelerator: Accelerator) -> list[bool]:
+    """Of each statement whether it is so on any process, so that all of them do the same."""
     if accelerator.num_processes == 1:
         return says
-    return bool(accelerator.gather(torch.tensor([says], device=accelerator.device)).any())
+    return accelerator.gather(torch.tensor([says], device=accelerator.device)).any(0).tolist()

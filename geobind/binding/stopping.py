@@ -15,7 +15,7 @@ class Termination:
 
     >>> with Termination() as termination:
     ...     termination.stepping = True      # from here on no step is cut in two
-    ...     stop = any_process(termination.arrived, accelerator)
+    ...     stop = termination.arrived
 
     Signals reach the main thread alone; in others the block does nothing.
     """

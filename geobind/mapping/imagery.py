@@ -146,10 +146,6 @@ class RasterImagery(Imagery):
         longitude, latitude = (float(v) for v in project(*centre, self.crs, DEGREES))
         return pixels * self.raster.resolution[1] / units_of_metre(self.crs, latitude, longitude)[1]
 
-    def over(self, area: Area) -> Imagery:
-        """The imagery as it is over an area: where it has to be searched for, that is done here."""
-        return self
-
     def check(self, channels: int, mean: tuple[float, ...]) -> None:
         name = self.raster.path
         if len(self.bands) != channels:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,7 +20,7 @@ from geobind.mapping.stac import _colour_bands
 from geobind.towers.base import build_tower
 from tests import toy  # noqa: F401  registers towers
 from tests.mapping.places import AXES, Colour, colour_space
-from tests.server import Handler
+from tests.server import Handler, Server, serving
 
 pytest.importorskip("pystac_client")
 CRS, PIXEL, SIDE = "EPSG:32601", 100, 1024  # 102.4 km of a scene
@@ -128,20 +124,12 @@ class Api(Handler):
         self.send({"type": "FeatureCollection", "features": found[start : start + 2], "links": links})
 
 
-class StacServer(ThreadingHTTPServer):
-    daemon_threads = True
-
+class StacServer(Server):
     def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), partial(Api, directory=str(folder)))
+        super().__init__(folder, Api)
         self.folder, self.items, self.shapes = folder, [], {}
         self.method, self.sorts, self.failures, self.file_failures, self.file_status = "POST", True, 0, 0, 200
         self.searches, self.agents = [], set()
-        # What tests/server.py's handler looks at.
-        self.ranges, self.wrong, self.break_off, self.breaks, self.pause_after = True, False, None, 0, None
-        self.documents, self.links, self.requests, self.sent = {}, {}, [], 0
-
-    def url(self, name):
-        return f"http://127.0.0.1:{self.server_port}/{name}"
 
     def collection(self):
         return {
@@ -176,22 +164,11 @@ class StacServer(ThreadingHTTPServer):
         })  # fmt: skip
 
 
-@contextmanager
-def api(folder):
-    server = StacServer(folder)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.fixture
 def server(tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()
-    with api(folder) as made:
+    with serving(StacServer(folder)) as made:
         yield made
 
 
