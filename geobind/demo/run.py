@@ -123,7 +123,8 @@ def summary_tables(results: Results) -> list[Table]:
         right=columns,
     )
     for cover in results.classes:
-        add_row(agreement, cover.name, cover.sentence, f"{cover.auc:.3f}", f"{cover.auc_on_land:.3f}")
+        on_land = "" if np.isnan(cover.auc_on_land) else f"{cover.auc_on_land:.3f}"  # of the water
+        add_row(agreement, cover.name, cover.sentence, f"{cover.auc:.3f}", on_land)
     mean = [
         float(np.nanmean(values))
         for values in ([c.auc for c in results.classes], [c.auc_on_land for c in results.classes])
