@@ -97,8 +97,8 @@ class GalleryImagery(Imagery):
         spacing = self._extent.spacing
         if np.isfinite(spacing) and max(step**2, np.pi * ground**2) < _COVERED * spacing**2:
             raise GeoBindError(
-                f"gallery {self.gallery.uri} is too sparse: its rows lie about {spacing:.3g} m apart, the cells are "
-                f"{step:.3g} m wide and take rows up to {ground:.3g} m away: give --ground {spacing:.3g}, or a larger step"
+                f"gallery {self.gallery.uri} is too sparse: its rows lie about {spacing:,.0f} m apart, the cells are "
+                f"{step:,.0f} m wide and take rows up to {ground:,.0f} m away: give --ground {spacing:.0f}, or a larger step"
             )
 
     def vectors(
